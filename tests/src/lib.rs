@@ -1,0 +1,1 @@
+//! Live scenarios and what they need.

@@ -1,0 +1,2 @@
+//! The wire: what the two halves agree on.
+#![no_std]

@@ -1,0 +1,1 @@
+//! The live source: load, attach, drain, account for losses.

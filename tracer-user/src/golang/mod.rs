@@ -1,0 +1,1 @@
+//! Go programs from outside: what they are, what their goroutines do.

@@ -1,0 +1,3 @@
+//! Arguments to verb, errors to exit status.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The story: processes, connections, exchanges, goroutines and the links between them.
