@@ -2,7 +2,8 @@
 //!
 //! A proxy's two legs are joined, from the surest way to the least sure: by the goroutine that
 //! serves the one and decided about the other; by the trace context that both carry; by one lying
-//! within the other in time with the same method and path. With what, is part of the answer.
+//! within the other in time with the same method and path; by the one failing as soon as the other
+//! had. Which it was is part of the answer.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,6 +13,9 @@ use super::{Model, exchange::Exchange};
 
 /// Clocks are the same on both legs, but events come only almost in order.
 const SLACK: Duration = Duration::from_millis(2);
+
+/// How soon after an upstream failed the request that needed it is over.
+const AFTERMATH: Duration = Duration::from_millis(100);
 
 /// Requests looked at for one answer, backwards from the one that began last. Only a process with
 /// more requests in flight than this could have its pair missed.
@@ -26,6 +30,8 @@ pub enum PairedBy {
     TraceContext,
     /// One lies within the other in time, with the same method and path.
     Containment,
+    /// It was in flight when the upstream failed, and failed at once.
+    Aftermath,
 }
 
 /// A request being served, as the cause of another one.
@@ -113,6 +119,7 @@ impl Served {
             PairedBy::Goroutine,
             PairedBy::TraceContext,
             PairedBy::Containment,
+            PairedBy::Aftermath,
         ]
         .into_iter()
         .find_map(|by| pick(&in_flight, by, asking))
@@ -127,6 +134,7 @@ fn pick(in_flight: &[&Serving], by: PairedBy, asking: &Asking<'_>) -> Option<Pai
             PairedBy::Goroutine => same_goroutine(serving, asking),
             PairedBy::TraceContext => same_trace(serving, asking),
             PairedBy::Containment => same_request(serving, asking),
+            PairedBy::Aftermath => failed_at_once(serving, asking),
         })
         .collect();
     let best = fits.iter().min_by_key(|serving| serving.ended)?;
@@ -155,6 +163,16 @@ fn same_request(serving: &Serving, asking: &Asking<'_>) -> bool {
         return false;
     };
     served.method == asked.method && served.path == asked.path
+}
+
+fn failed_at_once(serving: &Serving, asking: &Asking<'_>) -> bool {
+    let exchange = &serving.exchange;
+    let after =
+        |at: BootInstant| at.plus(SLACK) >= asking.until && at.since(asking.until) <= AFTERMATH;
+    match exchange.first_byte {
+        Some(answered) => exchange.failed() && after(answered),
+        None => !exchange.answered() && after(serving.ended),
+    }
 }
 
 /// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.
