@@ -348,3 +348,43 @@ fn leaving_once_without_a_seen_reason_is_no_timeout() {
         .local_closed(2000.0, socket);
     assert_eq!(found(&mut story), []);
 }
+
+#[test]
+fn who_leaves_at_once_again_and_again_had_another_reason_than_time() {
+    let mut story = Story::new();
+    story.native(CLIENT, "prober");
+    for nth in 0..10_u16 {
+        let at = 1000.0 * f64::from(nth);
+        let address = format!("10.0.0.1:{}", 40000 + nth);
+        let socket = story.connected(at, CLIENT, &address, "10.0.0.2:80");
+        story
+            .http(socket, 0, "GET /", Asked::at(at + 0.3, 90))
+            .local_closed(at + 5.0, socket);
+    }
+    assert_eq!(found(&mut story), []);
+}
+
+#[test]
+fn a_clients_timeout_that_only_coincides_with_a_served_failure_is_no_proxys() {
+    let mut story = large_uploads_fail(1000.0);
+    let failing = 4000.0 + 20.0 + 1000.3;
+    let socket = story.connected(4_100.0, GATEWAY, "127.0.0.1:59999", "127.0.0.1:4317");
+    let deadline = Some("context deadline exceeded");
+    story
+        .http(socket, 0, "POST /v1/traces", Asked::at(4_100.3, 90))
+        .decision(
+            failing - 0.2,
+            (GATEWAY, 999),
+            Decider::TransportCancel,
+            deadline,
+            Some(socket),
+        )
+        .local_closed(failing - 0.1, socket);
+    let found = found(&mut story);
+    let exporter = only(&found, Rule::ClientTimeout);
+    assert_eq!(exporter.setting.as_ref().unwrap().name, "context deadline");
+    assert_eq!(
+        only(&found, Rule::ProxyTimeout).measured.requests_harmed,
+        Some(3)
+    );
+}
