@@ -1,0 +1,277 @@
+//! What is read from outside, compared with what Go itself says: the same program built in the ways
+//! services are built, by every toolchain at hand.
+//!
+//! `GOPULSE_GO` names `go` binaries, separated by colons; without it the one in `PATH` is taken. With
+//! none the tests say so in one line, and fail where `CI` is set.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use object::{Object as _, ObjectSymbol as _};
+
+use super::*;
+
+/// A toolchain.
+struct Go {
+    binary: PathBuf,
+}
+
+/// A way to build.
+#[derive(Clone, Copy, Debug)]
+struct Build {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    cgo: bool,
+}
+
+const PLAIN: Build = Build {
+    name: "plain",
+    arguments: &[],
+    cgo: false,
+};
+const BUILDS: [Build; 5] = [
+    PLAIN,
+    Build {
+        name: "stripped",
+        arguments: &["-ldflags=-s -w"],
+        cgo: false,
+    },
+    Build {
+        name: "pie",
+        arguments: &["-buildmode=pie"],
+        cgo: false,
+    },
+    Build {
+        name: "cgo, stripped pie",
+        arguments: &["-buildmode=pie", "-ldflags=-s -w"],
+        cgo: true,
+    },
+    Build {
+        name: "cgo, static",
+        arguments: &["-ldflags=-linkmode=external -extldflags=-static"],
+        cgo: true,
+    },
+];
+
+fn toolchains() -> Vec<Go> {
+    let named = std::env::var("GOPULSE_GO").unwrap_or_default();
+    let mut found: Vec<Go> = std::env::split_paths(&named)
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(|binary| Go { binary })
+        .collect();
+    if found.is_empty() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        found.extend(
+            std::env::split_paths(&path)
+                .map(|directory| directory.join("go"))
+                .find(|binary| binary.is_file())
+                .map(|binary| Go { binary }),
+        );
+    }
+    if found.is_empty() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no Go toolchain: set GOPULSE_GO to a go binary"
+        );
+        println!("skipped: no Go toolchain (set GOPULSE_GO to a go binary)");
+    }
+    found
+}
+
+impl Go {
+    fn build(&self, directory: &Path, how: Build) -> PathBuf {
+        let output = directory.join(how.name.replace([' ', ','], "_"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golang/testdata/waiters");
+        let root = self.binary.parent().and_then(Path::parent).unwrap();
+        let status = Command::new(&self.binary)
+            .args(["build", "-o"])
+            .arg(&output)
+            .args(how.arguments)
+            .arg(".")
+            .current_dir(source)
+            .env("GOROOT", root)
+            .env("GOTOOLCHAIN", "local")
+            .env("GOFLAGS", "-mod=mod -buildvcs=false")
+            .env("CGO_ENABLED", if how.cgo { "1" } else { "0" })
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{} {how:?}", self.binary.display());
+        output
+    }
+
+    /// Runs `check` on the program built in each of `builds`.
+    fn each(&self, builds: &[Build], check: impl Fn(&mut Waiters, &str)) {
+        let directory = tempfile::tempdir().unwrap();
+        for build in builds {
+            let binary = self.build(directory.path(), *build);
+            let mut waiters = Waiters::start(binary);
+            let program = waiters.program();
+            let name = format!("{} {}", program.version(), build.name);
+            check(&mut waiters, &name);
+        }
+    }
+}
+
+/// The running program.
+struct Waiters {
+    binary: PathBuf,
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Waiters {
+    fn start(binary: PathBuf) -> Self {
+        let mut child = Command::new(&binary)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        let mut waiters = Self {
+            binary,
+            child,
+            commands,
+            answers,
+        };
+        assert!(waiters.answer().starts_with("ready"));
+        waiters
+    }
+
+    fn program(&self) -> Program {
+        Program::of_process(self.child.id()).unwrap().unwrap()
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        writeln!(self.commands, "{command}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// `runtime.Stack(all)`, the text that `debug=2` also gives.
+    fn dump(&mut self) -> String {
+        let length: usize = self.ask("dump").parse().unwrap();
+        let mut text = vec![0; length];
+        self.answers.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// A symbol of the executable, where it has any.
+    fn symbol(&self, name: &str) -> Option<u64> {
+        let bytes = std::fs::read(&self.binary).unwrap();
+        let file = object::File::parse(bytes.as_slice()).unwrap();
+        file.symbols()
+            .find(|symbol| symbol.name() == Ok(name))
+            .map(|symbol| symbol.address())
+    }
+}
+
+impl Drop for Waiters {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn a_program_that_is_not_go_is_told_so() {
+    assert!(Program::of_process(std::process::id()).unwrap().is_none());
+    assert!(matches!(
+        Program::of_process(u32::MAX >> 1),
+        Err(GoError::Gone { .. })
+    ));
+}
+
+#[test]
+fn the_layout_table_agrees_with_the_debug_information() {
+    for go in toolchains() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = std::fs::read(go.build(directory.path(), PLAIN)).unwrap();
+        let started = std::time::Instant::now();
+        let file = object::File::parse(bytes.as_slice()).unwrap();
+        let told = dwarf::layout(&file).unwrap();
+        println!("debug information read in {:?}", started.elapsed());
+        let version = GoBinary::parse(&bytes)
+            .unwrap()
+            .go_version()
+            .unwrap()
+            .to_owned();
+        let table = Layout::of_minor(minor(&version).unwrap()).unwrap();
+        assert_eq!(told, table, "{version}");
+    }
+}
+
+#[test]
+fn the_functions_a_uprobe_needs_are_found_stripped_or_not() {
+    for go in toolchains() {
+        go.each(&BUILDS, |waiters, name| {
+            let program = waiters.program();
+            for function in [
+                "net/http.(*persistConn).closeLocked",
+                "runtime.netpolldeadlineimpl",
+                "internal/poll.(*FD).Close",
+            ] {
+                let entry = program.function(function).unwrap();
+                if let Some(symbol) = waiters.symbol(function) {
+                    assert_eq!(entry.address - program.bias, symbol, "{name} {function}");
+                }
+                // The bytes in the file and in memory are the same code.
+                let file = std::fs::read(&waiters.binary).unwrap();
+                let mut code = [0; 16];
+                program.memory.read(entry.address, &mut code).unwrap();
+                assert_eq!(
+                    file[entry.offset as usize..][..16],
+                    code,
+                    "{name} {function}"
+                );
+            }
+            assert_eq!(program.function("net/http.nobody"), None);
+        });
+    }
+}
+
+#[test]
+fn the_thread_local_word_and_allgs_are_read_from_the_code() {
+    for go in toolchains() {
+        go.each(&BUILDS, |waiters, name| {
+            let program = waiters.program();
+            let offsets = program.runtime_offsets().unwrap();
+            if name.ends_with("static") {
+                assert!(offsets.tls < -8, "{name} {offsets:?}");
+            } else {
+                assert_eq!(offsets.tls, -8, "{name}");
+            }
+            assert!(program.allgs.is_some(), "{name}");
+            if let Some(symbol) = waiters.symbol("runtime.allgs") {
+                assert_eq!(program.allgs, Some(symbol), "{name}");
+            }
+        });
+    }
+}
+
+#[test]
+fn addresses_become_lines_and_what_is_not_go_stays_a_number() {
+    for go in toolchains() {
+        go.each(&BUILDS, |waiters, name| {
+            let program = waiters.program();
+            let main = program.function("main.main").unwrap();
+            let frames = program.frames(&[main.address, 0x10]);
+            assert_eq!(frames.len(), 2, "{name}");
+            assert_eq!(frames[0].function, "main.main", "{name}");
+            assert!(frames[0].file.as_ref().unwrap().ends_with("main.go"));
+            assert!(frames[0].line.is_some());
+            assert_eq!(frames[1].function, "0x10", "{name}");
+            drop(waiters.dump());
+        });
+    }
+}
