@@ -13,6 +13,7 @@ use std::{
 use object::{Object as _, ObjectSymbol as _};
 
 use super::*;
+use crate::event::{Creation, Goroutine};
 
 /// A toolchain.
 struct Go {
@@ -271,6 +272,150 @@ fn addresses_become_lines_and_what_is_not_go_stays_a_number() {
             assert!(frames[0].file.as_ref().unwrap().ends_with("main.go"));
             assert!(frames[0].line.is_some());
             assert_eq!(frames[1].function, "0x10", "{name}");
+            drop(waiters.dump());
+        });
+    }
+}
+
+/// What of a goroutine must be the same in memory and in the runtime's own dump.
+fn comparable(goroutine: &Goroutine) -> (u64, String, Vec<Frame>, Option<Creation>) {
+    let frames = goroutine.frames.iter().take(45).cloned().collect();
+    (
+        goroutine.id,
+        goroutine.state.clone(),
+        frames,
+        goroutine.created_by.clone(),
+    )
+}
+
+#[test]
+fn a_snapshot_from_memory_tells_what_the_runtimes_own_dump_tells() {
+    for go in toolchains() {
+        go.each(&BUILDS, |waiters, name| {
+            let program = waiters.program();
+            let told = dump::parse(&waiters.dump());
+            assert_eq!(told.unread_lines, 0, "{name}");
+            let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
+            assert_eq!(snapshot.total, told.goroutines.len() as u64, "{name}");
+            assert_eq!(snapshot.goroutines.len(), told.goroutines.len(), "{name}");
+            for expected in &told.goroutines {
+                let found = snapshot
+                    .goroutines
+                    .iter()
+                    .find(|goroutine| goroutine.id == expected.id)
+                    .unwrap_or_else(|| panic!("{name}: {expected:?} is missing"));
+                // The main goroutine was running when it dumped, and waits for a command by now.
+                if expected.id != 1 {
+                    assert_eq!(comparable(found), comparable(expected), "{name}");
+                }
+            }
+            let main = snapshot
+                .goroutines
+                .iter()
+                .find(|found| found.id == 1)
+                .unwrap();
+            assert_eq!(main.frames.last().unwrap().function, "main.main", "{name}");
+            assert_eq!(main.created_by, None, "{name}");
+        });
+    }
+}
+
+#[test]
+fn waiting_times_are_known_from_the_second_garbage_collection_on() {
+    for go in toolchains() {
+        go.each(&[PLAIN], |waiters, name| {
+            let program = waiters.program();
+            let wait = || {
+                let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
+                let mut all = snapshot.goroutines.into_iter();
+                all.find(|found| found.state == "sleep").unwrap().wait
+            };
+            let started = std::time::Instant::now();
+            waiters.ask("gc");
+            waiters.ask("gc");
+            let waited = wait().unwrap();
+            assert!(waited <= started.elapsed(), "{name} {waited:?}");
+            assert!(wait().unwrap() > waited, "{name}");
+        });
+    }
+}
+
+#[test]
+fn one_goroutine_is_found_by_its_address_and_only_while_it_is_the_same() {
+    for go in toolchains() {
+        go.each(&[PLAIN], |waiters, name| {
+            let program = waiters.program();
+            let mut reader = memory::Reader::new(&program).unwrap();
+            let all = reader.census().unwrap();
+            let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
+            for g in all {
+                let (address, id) = g.key();
+                let found = memory::goroutine(&program, address, id).unwrap().unwrap();
+                assert!(
+                    snapshot.goroutines.iter().any(|other| other.id == found.id),
+                    "{name}"
+                );
+                assert_eq!(memory::goroutine(&program, address, id + 1).unwrap(), None);
+            }
+            assert_eq!(memory::goroutine(&program, 0x10, 1).unwrap(), None);
+            drop(waiters.dump());
+        });
+    }
+}
+
+#[test]
+fn a_limit_cuts_the_list_and_not_the_total() {
+    for go in toolchains() {
+        go.each(&[PLAIN], |waiters, name| {
+            let program = waiters.program();
+            waiters.ask("more 5000");
+            let started = std::time::Instant::now();
+            let all = memory::snapshot(&program, usize::MAX).unwrap();
+            println!(
+                "{name}: {} goroutines in {:?}",
+                all.total,
+                started.elapsed()
+            );
+            assert!(all.total > 5000, "{name} {}", all.total);
+            assert_eq!(all.goroutines.len() as u64, all.total, "{name}");
+            let some = memory::snapshot(&program, 100).unwrap();
+            assert_eq!(some.total, all.total, "{name}");
+            assert!((50..=100).contains(&some.goroutines.len()), "{name}");
+            assert!(memory::snapshot(&program, 0).unwrap().goroutines.is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_wrong_layout_is_an_error_and_not_a_wrong_answer() {
+    for go in toolchains() {
+        go.each(&[PLAIN], |waiters, name| {
+            let mut program = waiters.program();
+            let right = program.layout().unwrap();
+            for wrong in [
+                Layout {
+                    status: right.goid,
+                    ..right
+                },
+                Layout {
+                    m_procid: right.m_procid + 8,
+                    ..right
+                },
+                Layout {
+                    m_curg: right.m_curg + 8,
+                    ..right
+                },
+            ] {
+                program.layout = Ok(wrong);
+                let result = memory::snapshot(&program, 10);
+                assert!(
+                    matches!(result, Err(GoError::Layout { .. })),
+                    "{name} {result:?}"
+                );
+            }
+            program.layout = Ok(right);
+            program.allgs = program.allgs.map(|address| address + 8);
+            assert!(memory::snapshot(&program, 10).is_err(), "{name}");
             drop(waiters.dump());
         });
     }

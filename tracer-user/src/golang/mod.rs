@@ -17,11 +17,15 @@ use std::{
 use gobin::GoBinary;
 
 mod code;
+pub mod dump;
 mod dwarf;
 mod error;
 mod executable;
 mod layout;
+pub mod memory;
 mod process_memory;
+mod stack;
+mod state;
 mod symbols;
 mod traceback;
 
