@@ -127,7 +127,11 @@ struct Waiters {
 
 impl Waiters {
     fn start(binary: PathBuf) -> Self {
-        let mut child = Command::new(&binary)
+        Self::run(Command::new(&binary), binary)
+    }
+
+    fn run(mut command: Command, binary: PathBuf) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -416,6 +420,68 @@ fn a_wrong_layout_is_an_error_and_not_a_wrong_answer() {
             program.layout = Ok(right);
             program.allgs = program.allgs.map(|address| address + 8);
             assert!(memory::snapshot(&program, 10).is_err(), "{name}");
+            drop(waiters.dump());
+        });
+    }
+}
+
+#[test]
+fn pprof_is_found_and_told_with_ids_only_while_there_are_few() {
+    for go in toolchains() {
+        go.each(&[PLAIN], |waiters, name| {
+            let pid = waiters.child.id();
+            let endpoint = pprof::discover(pid).unwrap();
+            assert!(endpoint.url.ends_with("/debug/pprof/"), "{}", endpoint.url);
+            let few = pprof::snapshot(&endpoint, pid, usize::MAX).unwrap();
+            let asleep = few
+                .goroutines
+                .iter()
+                .find(|found| found.state == "sleep")
+                .unwrap();
+            assert!(asleep.id > 0, "{name}");
+            assert_eq!(asleep.frames[0].function, "time.Sleep", "{name}");
+            waiters.ask("more 2000");
+            let many = pprof::snapshot(&endpoint, pid, 1000).unwrap();
+            assert!(many.total > 2000, "{name}");
+            assert!(many.goroutines.iter().all(|found| found.id == 0), "{name}");
+            let receivers = many.goroutines.iter().filter(|found| {
+                found
+                    .frames
+                    .first()
+                    .is_some_and(|frame| frame.function == "main.receive")
+            });
+            assert!((900..=1000).contains(&receivers.count()), "{name}");
+        });
+    }
+}
+
+#[test]
+fn pprof_is_found_in_another_network_namespace() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a network namespace of its own needs root");
+        return;
+    }
+    for go in toolchains() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = go.build(directory.path(), PLAIN);
+        let script = "ip link set lo up && exec \"$0\"";
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", script]).arg(&binary);
+        let waiters = Waiters::run(command, binary);
+        let pid = waiters.child.id();
+        let endpoint = pprof::discover(pid).unwrap();
+        assert!(pprof::snapshot(&endpoint, pid, 100).unwrap().total > 10);
+    }
+}
+
+#[test]
+fn a_program_that_was_deleted_since_it_started_is_read_all_the_same() {
+    for go in toolchains() {
+        go.each(&[PLAIN], |waiters, name| {
+            std::fs::remove_file(&waiters.binary).unwrap();
+            let program = waiters.program();
+            assert!(program.function("main.main").is_some(), "{name}");
+            assert!(memory::snapshot(&program, 10).unwrap().total > 10, "{name}");
             drop(waiters.dump());
         });
     }

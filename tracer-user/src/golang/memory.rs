@@ -9,6 +9,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
+use procfs::process::Process;
 
 use super::{
     GoError, Program,
@@ -18,7 +19,7 @@ use super::{
     state::{IDLE_RUNTIME_WORKERS, Status, state},
     traceback,
 };
-use crate::event::{Creation, Frame, Goroutine, Snapshot, SnapshotSource};
+use crate::event::{Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource};
 
 /// More goroutines than this are taken for a wrong layout: their `g`s alone would fill 20 GB.
 const MOST_GOROUTINES: u64 = 50_000_000;
@@ -489,18 +490,14 @@ fn waited(g: &G) -> Option<Duration> {
 }
 
 /// The process's threads, by their ids in its own pid namespace, which is what the runtime knows.
-fn threads(pid: u32) -> Vec<u64> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    tasks
+fn threads(pid: Pid) -> Vec<u64> {
+    let threads = Process::new(pid.cast_signed()).and_then(|process| process.tasks());
+    threads
+        .into_iter()
         .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
-        .filter_map(|status| {
-            let ids = status
-                .lines()
-                .find_map(|line| line.strip_prefix("NSpid:"))?;
-            ids.split_ascii_whitespace().next_back()?.parse().ok()
+        .filter_map(|thread| {
+            let ids = thread.ok()?.status().ok()?.nspid?;
+            u64::try_from(*ids.last()?).ok()
         })
         .collect()
 }

@@ -23,6 +23,7 @@ mod error;
 mod executable;
 mod layout;
 pub mod memory;
+pub mod pprof;
 mod process_memory;
 mod stack;
 mod state;
@@ -286,18 +287,20 @@ fn load_bias(pid: Pid, executable: &Executable) -> Result<u64, GoError> {
     if !executable.position_independent {
         return Ok(0);
     }
-    let unreadable = |source| GoError::Unreadable {
-        path: format!("/proc/{pid}/auxv"),
-        source,
-    };
-    let auxv = std::fs::read(format!("/proc/{pid}/auxv")).map_err(unreadable)?;
-    auxv.as_chunks::<16>()
-        .0
-        .iter()
-        .map(|pair| u128::from_le_bytes(*pair))
-        .find(|pair| *pair as u64 == AT_ENTRY)
-        .map(|pair| ((pair >> 64) as u64).wrapping_sub(executable.entry))
-        .ok_or_else(|| unreadable(std::io::ErrorKind::UnexpectedEof.into()))
+    procfs::process::Process::new(pid.cast_signed())
+        .and_then(|process| process.auxv())
+        .map_err(std::io::Error::other)
+        .and_then(|vector| {
+            let entry = vector.get(&AT_ENTRY);
+            entry
+                .copied()
+                .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+        })
+        .map(|entry| entry.wrapping_sub(executable.entry))
+        .map_err(|source| GoError::Unreadable {
+            path: format!("/proc/{pid}/auxv"),
+            source,
+        })
 }
 
 #[cfg(test)]
