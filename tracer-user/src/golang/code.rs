@@ -49,7 +49,8 @@ pub(super) fn allgs(code: &[u8], address: u64) -> Option<u64> {
         }
     });
     let (capacity, length, pointer) = (loads.next()?, loads.next()?, loads.next()?);
-    (capacity == pointer + 16 && length == pointer + 8).then_some(pointer)
+    (capacity.checked_sub(pointer) == Some(16) && length.checked_sub(pointer) == Some(8))
+        .then_some(pointer)
 }
 
 /// The target of a displacement from the end of an instruction of `length` bytes at `address`.

@@ -33,10 +33,10 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
     let sched = g.get("sched")?;
     Some(Layout {
         stack_lo: *g.get("stack")?,
-        stack_hi: g.get("stack")? + 8,
+        stack_hi: g.get("stack")?.checked_add(8)?,
         m: *g.get("m")?,
-        sched_sp: sched + gobuf.get("sp")?,
-        sched_pc: sched + gobuf.get("pc")?,
+        sched_sp: sched.checked_add(*gobuf.get("sp")?)?,
+        sched_pc: sched.checked_add(*gobuf.get("pc")?)?,
         syscall_sp: *g.get("syscallsp")?,
         syscall_pc: *g.get("syscallpc")?,
         status: *g.get("atomicstatus")?,

@@ -14,8 +14,7 @@ use crate::event::Pid;
 pub enum GoError {
     /// The process ended, or never was.
     #[error(
-        "process {pid} is gone; it has to run while its goroutines are read; `gopulse --all` lists \
-         who is there now"
+        "process {pid} is gone; it has to run while it is looked at; `pgrep -a NAME` tells who runs now"
     )]
     Gone {
         /// Which.

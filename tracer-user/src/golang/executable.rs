@@ -134,14 +134,15 @@ impl Executable {
 /// Whether a file has Go's build information, judged by its section headers alone.
 fn is_go(file: &File) -> bool {
     let cache = ReadCache::new(file);
-    ElfFile64::<LittleEndian, _>::parse(&cache).is_ok_and(|elf| {
-        elf.sections()
+    object::File::parse(&cache).is_ok_and(|file| {
+        file.sections()
             .any(|section| section.name().is_ok_and(|name| name.ends_with(BUILD_INFO)))
     })
 }
 
 fn parse(bytes: &[u8]) -> Result<ElfFile64<'_, LittleEndian>, String> {
-    ElfFile64::parse(bytes).map_err(|error| format!("its ELF headers are damaged ({error})"))
+    ElfFile64::parse(bytes)
+        .map_err(|error| format!("it is no whole ELF file for linux/amd64 ({error})"))
 }
 
 impl Segments {

@@ -352,8 +352,7 @@ fn one_goroutine_is_found_by_its_address_and_only_while_it_is_the_same() {
             let mut reader = memory::Reader::new(&program).unwrap();
             let all = reader.census().unwrap();
             let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
-            for g in all {
-                let (address, id) = g.key();
+            for memory::Key { address, id } in all {
                 let found = memory::goroutine(&program, address, id).unwrap().unwrap();
                 assert!(
                     snapshot.goroutines.iter().any(|other| other.id == found.id),

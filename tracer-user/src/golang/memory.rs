@@ -47,7 +47,7 @@ pub fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
     let step = all.len().div_ceil(limit.max(1)).max(1);
     let mut goroutines = Vec::with_capacity(all.len().min(limit));
     if limit > 0 {
-        let told: Vec<G> = all.iter().step_by(step).copied().collect();
+        let told: Vec<Key> = all.iter().step_by(step).copied().collect();
         for batch in told.chunks(BATCH) {
             goroutines.extend(reader.look_at(batch)?);
         }
@@ -68,26 +68,27 @@ pub fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
 /// As [`snapshot`].
 pub fn goroutine(program: &Program, g: u64, id: u64) -> Result<Option<Goroutine>, GoError> {
     let mut reader = Reader::new(program)?;
-    let found = reader.heads(&[g])?;
-    let wanted: Vec<G> = found
-        .into_iter()
-        .flatten()
-        .filter(|g| g.id == id && g.status.is_known() && !g.status.is_dead())
-        .collect();
-    Ok(reader.look_at(&wanted)?.pop())
+    Ok(reader.look_at(&[Key { address: g, id }])?.pop())
+}
+
+/// What names a goroutine: a `g` serves one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    /// Of its `g`.
+    pub address: u64,
+    pub id: u64,
 }
 
 /// What we read of a `runtime.g`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct G {
-    address: u64,
+struct G {
+    key: Key,
     stack_low: u64,
     stack_high: u64,
     m: u64,
     scheduled: Position,
     syscall: Position,
     status: Status,
-    id: u64,
     wait_since: u64,
     wait_reason: u8,
     parent: u64,
@@ -102,7 +103,10 @@ impl G {
             Some(u64::from_le_bytes(*bytes))
         };
         Some(Self {
-            address,
+            key: Key {
+                address,
+                id: word(layout.goid)?,
+            },
             stack_low: word(layout.stack_lo)?,
             stack_high: word(layout.stack_hi)?,
             m: word(layout.m)?,
@@ -115,19 +119,12 @@ impl G {
                 sp: word(layout.syscall_sp)?,
             },
             status: Status::of(word(layout.status)? as u32),
-            id: word(layout.goid)?,
             wait_since: word(layout.wait_since)?,
             wait_reason: *bytes.get(layout.wait_reason as usize)?,
             parent: word(layout.parent_goid)?,
             go_pc: word(layout.go_pc)?,
             start_pc: word(layout.start_pc)?,
         })
-    }
-
-    /// What names it for [`goroutine`].
-    #[cfg(test)]
-    pub(super) fn key(&self) -> (u64, u64) {
-        (self.address, self.id)
     }
 
     /// Where its stack is to be walked from (`runtime.unwinder.initAt`).
@@ -148,7 +145,7 @@ impl G {
 
     /// It is the same goroutine and has not moved since.
     fn stands_still(&self, later: &Self) -> bool {
-        self.id == later.id
+        self.key == later.key
             && self.status == later.status
             && self.scheduled == later.scheduled
             && self.syscall == later.syscall
@@ -159,7 +156,9 @@ impl G {
     fn is_plausible(&self) -> bool {
         self.status.is_known()
             && (self.status.is_dead()
-                || (self.id < 1 << 48 && self.stack_low < self.stack_high && self.start_pc != 0))
+                || (self.key.id < 1 << 48
+                    && self.stack_low < self.stack_high
+                    && self.start_pc != 0))
     }
 }
 
@@ -177,8 +176,9 @@ pub(super) struct Reader<'a> {
 enum Look {
     /// It ended, or another took its `g`.
     Gone,
-    /// Look again.
-    Moving,
+    /// It moved, or its stack could not be walked to the end: look again. With the frames that are
+    /// sure nevertheless.
+    Again(G, Vec<Frame>),
     Still(G, Vec<Frame>),
 }
 
@@ -193,17 +193,22 @@ impl<'a> Reader<'a> {
     }
 
     /// Every goroutine that the runtime's dumps would tell.
-    pub(super) fn census(&mut self) -> Result<Vec<G>, GoError> {
+    pub(super) fn census(&mut self) -> Result<Vec<Key>, GoError> {
         let addresses = self.all_addresses()?;
         let mut alive = Vec::with_capacity(addresses.len());
+        let mut with_thread = Vec::new();
         let mut wrong = 0;
         for batch in addresses.chunks(BATCH) {
             for g in self.heads(batch)? {
-                match g {
-                    Some(g) if !g.is_plausible() => wrong += 1,
-                    Some(g) if !g.status.is_dead() => alive.push(g),
-                    Some(_) => {}
-                    None => wrong += 1,
+                let Some(g) = g.filter(G::is_plausible) else {
+                    wrong += 1;
+                    continue;
+                };
+                if g.status.has_thread() && with_thread.len() < THREADS_CHECKED {
+                    with_thread.push(g.key.address);
+                }
+                if !g.status.is_dead() && !self.is_system(&g) {
+                    alive.push(g.key);
                 }
             }
         }
@@ -214,8 +219,7 @@ impl<'a> Reader<'a> {
                 addresses.len()
             )));
         }
-        self.check_threads(&alive)?;
-        alive.retain(|g| g.is_plausible() && !self.is_system(g));
+        self.check_threads(&with_thread)?;
         Ok(alive)
     }
 
@@ -280,23 +284,17 @@ impl<'a> Reader<'a> {
 
     /// A goroutine with a thread is that thread's, and the kernel knows the thread. Where that never
     /// holds, the layout is not what we think.
-    fn check_threads(&self, goroutines: &[G]) -> Result<(), GoError> {
-        let with_thread: Vec<u64> = goroutines
-            .iter()
-            .filter(|g| g.status.has_thread())
-            .map(|g| g.address)
-            .take(THREADS_CHECKED)
-            .collect();
+    fn check_threads(&self, with_thread: &[u64]) -> Result<(), GoError> {
         for attempt in 0..ATTEMPTS {
             std::thread::sleep(PAUSE * attempt);
-            let before = self.heads(&with_thread)?;
+            let before = self.heads(with_thread)?;
             let threads = threads(self.program.pid());
             let owners: Vec<bool> = before
                 .iter()
                 .map(|g| g.is_some_and(|g| self.is_owned(&g, &threads)))
                 .collect();
             // Only those that kept their thread while we looked can contradict.
-            let after = self.heads(&with_thread)?;
+            let after = self.heads(with_thread)?;
             let mut kept = before.iter().zip(&after).zip(&owners).filter(|((before, after), _)| {
                 matches!((before, after), (Some(before), Some(after))
                     if before.status.has_thread() && after.status.has_thread() && before.m == after.m)
@@ -317,7 +315,7 @@ impl<'a> Reader<'a> {
                 .memory
                 .word(g.m.wrapping_add(u64::from(offset)))
         };
-        m(self.layout.m_curg).is_ok_and(|curg| curg == g.address)
+        m(self.layout.m_curg).is_ok_and(|curg| curg == g.key.address)
             && m(self.layout.m_procid).is_ok_and(|thread| threads.contains(&thread))
     }
 
@@ -341,34 +339,34 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads these goroutines with their stacks; those that ended meanwhile are missing.
-    fn look_at(&mut self, goroutines: &[G]) -> Result<Vec<Goroutine>, GoError> {
-        let mut told: Vec<(usize, Goroutine)> = Vec::with_capacity(goroutines.len());
-        let mut left: Vec<(usize, G)> = goroutines.iter().copied().enumerate().collect();
-        for attempt in 0..ATTEMPTS {
-            std::thread::sleep(PAUSE * attempt);
-            let last = attempt + 1 == ATTEMPTS;
+    fn look_at(&mut self, wanted: &[Key]) -> Result<Vec<Goroutine>, GoError> {
+        let mut told: Vec<(usize, Goroutine)> = Vec::with_capacity(wanted.len());
+        let mut left: Vec<(usize, Key)> = wanted.iter().copied().enumerate().collect();
+        for attempt in 1..=ATTEMPTS {
             let looks = self.look_once(&left)?;
-            let mut moving = Vec::new();
-            for ((place, wanted), look) in left.into_iter().zip(looks) {
+            let mut again = Vec::new();
+            for ((place, key), look) in left.into_iter().zip(looks) {
                 match look {
                     Look::Gone => {}
-                    Look::Moving if last => told.push((place, self.tell(&wanted, Vec::new()))),
-                    Look::Moving => moving.push((place, wanted)),
-                    Look::Still(g, frames) => told.push((place, self.tell(&g, frames))),
+                    Look::Again(..) if attempt < ATTEMPTS => again.push((place, key)),
+                    Look::Again(g, frames) | Look::Still(g, frames) => {
+                        told.push((place, self.tell(&g, frames)));
+                    }
                 }
             }
-            if moving.is_empty() {
+            left = again;
+            if left.is_empty() {
                 break;
             }
-            left = moving;
+            std::thread::sleep(PAUSE * attempt);
         }
         told.sort_by_key(|(place, _)| *place);
         Ok(told.into_iter().map(|(_, goroutine)| goroutine).collect())
     }
 
     /// Reads each `g`, then the stacks, then each `g` again.
-    fn look_once(&self, wanted: &[(usize, G)]) -> Result<Vec<Look>, GoError> {
-        let addresses: Vec<u64> = wanted.iter().map(|(_, g)| g.address).collect();
+    fn look_once(&self, wanted: &[(usize, Key)]) -> Result<Vec<Look>, GoError> {
+        let addresses: Vec<u64> = wanted.iter().map(|(_, key)| key.address).collect();
         let before = self.heads(&addresses)?;
         let ranges: Vec<(u64, usize)> = before
             .iter()
@@ -392,55 +390,57 @@ impl<'a> Reader<'a> {
         Ok(wanted
             .iter()
             .zip(read)
-            .map(|((_, wanted), ((before, after), stack))| {
-                let (Some(before), Some(after)) = (before, after) else {
-                    return Look::Gone;
-                };
-                if after.id != wanted.id || after.status.is_dead() || !after.is_plausible() {
-                    Look::Gone
-                } else if after.status.is_running() {
-                    // Its stack changes with every instruction.
-                    Look::Still(after, Vec::new())
-                } else if !before.stands_still(&after) || after.status.stack_is_taken() {
-                    Look::Moving
-                } else {
-                    self.frames(after, stack)
-                }
-            })
+            .map(
+                |((_, key), ((before, after), stack))| match before.zip(after) {
+                    Some((before, after)) => self.look(*key, &before, after, stack),
+                    None => Look::Gone,
+                },
+            )
             .collect())
     }
 
-    /// The frames of a goroutine that stood still while `stack` was read.
-    fn frames(&self, g: G, stack: &Want<'_>) -> Look {
-        if !stack.read {
-            return Look::Moving;
+    /// Judges one goroutine, read before and after its stack was.
+    fn look(&self, wanted: Key, before: &G, after: G, stack: &Want<'_>) -> Look {
+        if after.key != wanted || after.status.is_dead() || !after.is_plausible() {
+            Look::Gone
+        } else if after.status.is_running() {
+            // Its stack changes with every instruction.
+            Look::Still(after, Vec::new())
+        } else if !stack.read || !before.stands_still(&after) || after.status.stack_is_taken() {
+            Look::Again(after, Vec::new())
+        } else {
+            self.unwind(after, stack.buffer)
         }
-        let mut seen = walk(self.program, g.position(), stack.buffer);
+    }
+
+    /// The frames of a goroutine that stood still while its stack was read.
+    fn unwind(&self, g: G, stack: &[u8]) -> Look {
+        let mut seen = walk(self.program, g.position(), stack);
         if seen.end == End::NeedsMore {
-            match self.deep_walk(&g) {
+            match self.walk_deep(&g) {
                 Some(deeper) => seen = deeper,
-                None => return Look::Moving,
+                None => return Look::Again(g, Vec::new()),
             }
         }
         match seen.end {
             End::Outermost | End::TooDeep => Look::Still(g, shown(&seen)),
-            End::NeedsMore | End::Lost => Look::Moving,
+            End::NeedsMore | End::Lost => Look::Again(g, shown(&seen)),
         }
     }
 
     /// Reads the stack again, more of it; `None` when the goroutine moved meanwhile.
-    fn deep_walk(&self, g: &G) -> Option<Walk> {
+    fn walk_deep(&self, g: &G) -> Option<Walk> {
         let (address, length) = g.stack(LARGEST_STACK_READ)?;
         let mut bytes = vec![0; length];
         self.program.memory.read(address, &mut bytes).ok()?;
-        let [after] = self.heads(&[g.address]).ok()?.try_into().ok()?;
+        let [after] = self.heads(&[g.key.address]).ok()?.try_into().ok()?;
         g.stands_still(&after?)
             .then(|| walk(self.program, g.position(), &bytes))
     }
 
     fn tell(&mut self, g: &G, frames: Vec<Frame>) -> Goroutine {
         Goroutine {
-            id: g.id,
+            id: g.key.id,
             state: state(self.program.minor, g.status, g.wait_reason),
             wait: waited(g),
             frames,
@@ -459,7 +459,7 @@ impl<'a> Reader<'a> {
                 .filter(|frame| traceback::shows(&frame.function, false))
         });
         Some(Creation {
-            frame: frame.clone().filter(|_| g.id != 1)?,
+            frame: frame.clone().filter(|_| g.key.id != 1)?,
             goroutine: (g.parent != 0).then_some(g.parent),
         })
     }

@@ -236,7 +236,7 @@ impl Symbols {
         let (entry, record) = *self.functions.get(after.checked_sub(1)?)?;
         Some(Function {
             data: self.table()?.parse_func(record)?,
-            entry: self.text.start + u64::from(entry),
+            entry: self.text.start.checked_add(u64::from(entry))?,
         })
     }
 
