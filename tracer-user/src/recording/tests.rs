@@ -212,8 +212,18 @@ fn an_attachment_cannot_leave_the_directory_or_replace_a_file() {
             "{name:?}: {error}"
         );
     }
-    symlink("/dev/null", path.join("report.json")).unwrap();
-    writer.attach("report.json", b"x").unwrap_err();
+    symlink("/dev/null", path.join("report.html")).unwrap();
+    writer.attach("report.json", b"x").unwrap();
+    for name in ["report.html", "report.json"] {
+        let error = writer.attach(name, b"y").unwrap_err();
+        assert!(
+            matches!(error, RecordingError::Name { .. }),
+            "{name}: {error}"
+        );
+    }
+    assert_eq!(fs::read(path.join("report.json")).unwrap(), b"x");
+    writer.finish(end()).unwrap();
+    assert!(Reader::open(&path).unwrap().meta().complete);
 }
 
 #[test]

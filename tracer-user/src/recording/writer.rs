@@ -124,15 +124,23 @@ impl Writer {
         self.noting(events.and(packets))
     }
 
-    /// Adds a file, such as `report.json`.
+    /// Adds a file, such as `report.json`. A failure takes nothing from what was recorded.
     ///
     /// # Errors
     ///
     /// [`RecordingError::Name`] for a name that is no plain file name, or is taken; else as [`Writer::event`].
     pub fn attach(&mut self, name: &str, bytes: &[u8]) -> Result<(), RecordingError> {
         check_name(name)?;
-        let outcome = write_new(&self.directory, name, |output| output.write_all(bytes));
-        self.noting(outcome)
+        write_new(&self.directory, name, |output| output.write_all(bytes)).map_err(|error| {
+            match error {
+                RecordingError::Write { source, .. }
+                    if source.kind() == io::ErrorKind::AlreadyExists =>
+                {
+                    taken(name)
+                }
+                error => error,
+            }
+        })
     }
 
     /// Ends the recording and waits until it is on disk.
@@ -261,15 +269,21 @@ fn check_name(name: &str) -> Result<(), RecordingError> {
         name::PACKETS,
         name::GOROUTINES,
     ];
-    let why = if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-        "it must be a plain file name"
-    } else if own.contains(&name) {
-        "the recording has a file of that name"
-    } else {
-        return Ok(());
-    };
-    Err(RecordingError::Name {
+    if own.contains(&name) {
+        return Err(taken(name));
+    }
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
+        return Err(RecordingError::Name {
+            name: name.to_owned(),
+            why: "it must be a plain file name",
+        });
+    }
+    Ok(())
+}
+
+fn taken(name: &str) -> RecordingError {
+    RecordingError::Name {
         name: name.to_owned(),
-        why,
-    })
+        why: "the recording has a file of that name",
+    }
 }
