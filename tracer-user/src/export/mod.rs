@@ -1,1 +1,3 @@
 //! Recordings in the formats of other tools.
+
+pub mod pcapng;
