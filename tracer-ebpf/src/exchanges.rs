@@ -1,0 +1,129 @@
+//! Requests and responses, told apart by the turn of direction.
+//!
+//! On the process's own sends and receives: `sock_send_length` and `sock_recv_length`, or
+//! `tcp_sendmsg` and `tcp_cleanup_rbuf` where a kernel lacks those; always in process context. A
+//! message of a stranger costs one look-up, one of a target about 60 ns, and 60 more at a turn, where
+//! the goroutine is read. A busy keep-alive connection tells one record per exchange.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use tracer_ebpf::{
+    Exchange, FLAG_COMPLETE, Header, KIND_EXCHANGE, Loss, PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE,
+    ROLE_CLIENT, Socket,
+};
+
+use crate::{
+    EVENTS, SOCKETS, TARGETS,
+    goroutine::read_owner,
+    kernel::{current, now},
+    losses, sockets,
+};
+
+/// The current thread sent (or read) `bytes` on `sock`.
+#[inline(always)]
+pub(crate) fn transferred(sock: u64, bytes: i64, sent: bool) -> Option<()> {
+    if bytes <= 0 {
+        return None; // an error or the end of the stream: no byte, no turn
+    }
+    let (tgid, _) = current();
+    // SAFETY: the value is not read.
+    unsafe { TARGETS.get(tgid) }?;
+    let pointer = match SOCKETS.get_ptr_mut(sock) {
+        Some(pointer) => pointer,
+        None => sockets::found(sock)?,
+    };
+    // SAFETY: an element of the map; see `Socket` on who writes what.
+    let socket = unsafe { &mut *pointer };
+    let now = now();
+    let bytes = bytes as u64;
+    if sent == (socket.role == ROLE_CLIENT) {
+        asked(socket, now, bytes);
+    } else {
+        answered(socket, now, bytes);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn asked(socket: &mut Socket, now: u64, bytes: u64) {
+    if socket.phase == PHASE_RESPONSE {
+        tell(socket, FLAG_COMPLETE);
+        let (sent, received) = totals(socket);
+        socket.bytes_sent = sent;
+        socket.bytes_received = received;
+        socket.request_bytes = 0;
+        socket.response_bytes = 0;
+        socket.first_byte = 0;
+        socket.number += 1;
+    }
+    if socket.phase != PHASE_REQUEST {
+        socket.phase = PHASE_REQUEST;
+        socket.started = now;
+        read_owner(&mut socket.owner);
+    }
+    socket.request_bytes += bytes;
+    socket.request_ended = now;
+    socket.last_byte = now;
+}
+
+#[inline(always)]
+fn answered(socket: &mut Socket, now: u64, bytes: u64) {
+    if socket.phase == PHASE_NEW {
+        socket.started = now; // the server speaks first, or we came in the middle
+        socket.request_ended = now;
+        read_owner(&mut socket.owner);
+    }
+    if socket.first_byte == 0 {
+        socket.first_byte = now;
+    }
+    socket.phase = PHASE_RESPONSE;
+    socket.response_bytes += bytes;
+    socket.last_byte = now;
+}
+
+/// Payload bytes sent and read on the socket.
+#[inline(always)]
+pub(crate) fn totals(socket: &Socket) -> (u64, u64) {
+    let (sent, received) = if socket.role == ROLE_CLIENT {
+        (socket.request_bytes, socket.response_bytes)
+    } else {
+        (socket.response_bytes, socket.request_bytes)
+    };
+    (socket.bytes_sent + sent, socket.bytes_received + received)
+}
+
+/// Tells the socket's exchange as it stands, if there is one.
+#[inline(always)]
+pub(crate) fn tell(socket: &Socket, flags: u32) {
+    if socket.phase == PHASE_NEW {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<Exchange>(0) else {
+        losses::count(Loss::Events);
+        return;
+    };
+    let status = if socket.number & 1 == 0 {
+        socket.status[0]
+    } else {
+        socket.status[1]
+    };
+    entry.write(Exchange {
+        header: Header {
+            kind: KIND_EXCHANGE,
+            what: 0,
+            flags,
+            at: now(),
+        },
+        socket: socket.id,
+        started: socket.started,
+        request_ended: socket.request_ended,
+        first_byte: socket.first_byte,
+        last_byte: socket.last_byte,
+        request_bytes: socket.request_bytes,
+        response_bytes: socket.response_bytes,
+        owner: socket.owner,
+        number: socket.number,
+        status,
+        _pad: 0,
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
