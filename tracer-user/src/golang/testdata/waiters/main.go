@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -78,6 +79,12 @@ func main() {
 		}()
 		panic("on purpose")
 	})
+	spawn(func() {
+		var pipe [2]int
+		syscall.Pipe(pipe[:])
+		syscall.Read(pipe[0], make([]byte, 1))
+	})
+	foreign()
 	go s.send(2)
 	time.AfterFunc(0, func() { receive(never) })
 
