@@ -21,7 +21,7 @@ use procfs::{
     process::{FDTarget, Process},
 };
 
-use super::{GoError, dump};
+use super::{GoError, dump, evenly};
 use crate::event::{Goroutine, Pid, Snapshot, SnapshotSource};
 
 /// The path under which `net/http/pprof` registers itself.
@@ -114,9 +114,8 @@ pub fn snapshot(endpoint: &Endpoint, pid: Pid, limit: usize) -> Result<Snapshot,
         found: "what it answered is no goroutine profile".to_owned(),
     })?;
     let goroutines = if total <= MOST_DUMPED {
-        let mut goroutines = dump::parse(&ask(2)?.1).goroutines;
-        goroutines.truncate(limit);
-        goroutines
+        let all = dump::parse(&ask(2)?.1).goroutines;
+        evenly(all.into_iter(), limit).collect()
     } else {
         spread(&dump::parse_profile(&text), limit)
     };
