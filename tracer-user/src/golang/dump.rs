@@ -1,4 +1,4 @@
-//! Goroutine dumps: the text that `runtime.Stack`, a SIGQUIT and `/debug/pprof/goroutine` give.
+//! Goroutine dumps: the text that `runtime.Stack`, a SIGQUIT and `/debug/pprof/goroutine?debug=2` give.
 //!
 //! In: text of Go 1.21 to 1.27, maybe cut off, maybe with log lines around it. Out: goroutines, and how
 //! many lines could not be understood. A goroutine whose header is understood is never left out, in
@@ -31,26 +31,6 @@ pub struct Dump {
     pub unread_lines: u64,
 }
 
-/// A profile that has no ids, only how many goroutines share a stack (`debug=1`).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Profile {
-    /// How many goroutines there are.
-    pub total: u64,
-    /// Largest first.
-    pub groups: Vec<Group>,
-    /// Lines that were not understood.
-    pub unread_lines: u64,
-}
-
-/// Goroutines with the same stack.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Group {
-    /// How many.
-    pub count: u64,
-    /// Innermost first.
-    pub frames: Vec<Frame>,
-}
-
 /// Reads a dump of goroutines with headers (`debug=2`, `runtime.Stack`, SIGQUIT, a panic).
 #[must_use]
 pub fn parse(text: &str) -> Dump {
@@ -75,50 +55,6 @@ pub fn parse(text: &str) -> Dump {
     }
     dump.goroutines.extend(block.map(Block::end));
     dump
-}
-
-/// Reads a goroutine profile as text (`debug=1`).
-#[must_use]
-pub fn parse_profile(text: &str) -> Profile {
-    let mut profile = Profile {
-        total: profile_total(text).unwrap_or_default(),
-        ..Profile::default()
-    };
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        if line.starts_with("# labels:") || line.starts_with("goroutine profile:") {
-        } else if let Some(call) = line.strip_prefix('#') {
-            let frame = profile_call(call);
-            match (profile.groups.last_mut(), frame) {
-                (Some(group), Some(frame)) => group.frames.push(frame),
-                _ => profile.unread_lines += 1,
-            }
-        } else if let Some(count) = line
-            .split_once(" @")
-            .and_then(|(count, _)| count.parse().ok())
-        {
-            profile.groups.push(Group {
-                count,
-                frames: Vec::new(),
-            });
-        } else {
-            profile.unread_lines += 1;
-        }
-    }
-    for group in &mut profile.groups {
-        group.frames = only_shown(std::mem::take(&mut group.frames));
-    }
-    profile
-}
-
-/// The count in a profile's first line, which is all that is needed to know what a dump would cost.
-#[must_use]
-pub fn profile_total(text: &str) -> Option<u64> {
-    text.lines()
-        .next()?
-        .strip_prefix("goroutine profile: total ")?
-        .trim()
-        .parse()
-        .ok()
 }
 
 /// A goroutine whose lines are being read.
@@ -258,7 +194,7 @@ fn creation(creator: &str) -> Creation {
 }
 
 /// `/src/main.go:12 +0x1d`, with more words after it under `GOTRACEBACK=system`.
-fn file_and_line(place: &str) -> Option<(&str, u32)> {
+pub(super) fn file_and_line(place: &str) -> Option<(&str, u32)> {
     let end = [" +0x", " fp=0x", " pc=0x"]
         .iter()
         .filter_map(|mark| place.find(mark))
@@ -268,23 +204,7 @@ fn file_and_line(place: &str) -> Option<(&str, u32)> {
     Some((file, line.parse().ok()?))
 }
 
-/// `\t0x4a5d26\tmain.wait+0x66\t/src/main.go:12`, or an address alone.
-fn profile_call(call: &str) -> Option<Frame> {
-    let mut columns = call.split('\t').filter(|column| !column.is_empty());
-    let address = columns.next()?;
-    let Some(function) = columns.next() else {
-        return address.starts_with("0x").then(|| frame(address));
-    };
-    let (name, _) = function.rsplit_once("+0x")?;
-    let (file, line) = file_and_line(columns.next()?)?;
-    Some(Frame {
-        function: name.to_owned(),
-        file: Some(file.to_owned()),
-        line: Some(line),
-    })
-}
-
-fn frame(function: &str) -> Frame {
+pub(super) fn frame(function: &str) -> Frame {
     Frame {
         function: function.to_owned(),
         ..Frame::default()
@@ -292,7 +212,7 @@ fn frame(function: &str) -> Frame {
 }
 
 /// Leaves out what a plain dump would not show, unless that is everything.
-fn only_shown(frames: Vec<Frame>) -> Vec<Frame> {
+pub(super) fn only_shown(frames: Vec<Frame>) -> Vec<Frame> {
     let mut shown: Vec<Frame> = Vec::with_capacity(frames.len());
     for frame in &frames {
         if traceback::shows(&frame.function, shown.is_empty()) {
@@ -520,34 +440,10 @@ mod tests {
         assert_eq!(dump.unread_lines, 2);
     }
 
-    #[test]
-    fn a_profile_tells_counts_and_frames() {
-        let text = "goroutine profile: total 1003\n\
-                    1000 @ 0x43d8ae 0x40c5a5 0x4a5d26 0x46e4a1\n\
-                    # labels: {\"k\":\"v\"}\n\
-                    #\t0x4a5d25\tmain.wait+0x25\t\t/src/main.go:12\n\
-                    #\t0x4a5dff\truntime.main+0x28b\t/go/src/runtime/proc.go:272\n\
-                    \n\
-                    3 @ 0x10\n\
-                    #\t0x10\n\
-                    \n";
-        assert_eq!(profile_total(text), Some(1003));
-        let profile = parse_profile(text);
-        assert_eq!(profile.unread_lines, 0);
-        assert_eq!(profile.total, 1003);
-        assert_eq!(profile.groups.len(), 2);
-        assert_eq!(profile.groups[0].count, 1000);
-        assert_eq!(profile.groups[0].frames.len(), 1);
-        assert_eq!(profile.groups[0].frames[0].function, "main.wait");
-        assert_eq!(profile.groups[1].frames[0].function, "0x10");
-    }
-
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(goroutine [0-9]{1,3} \\[|\\]:\n|, [0-9]+ minutes|created by |\t|\n|[a-z(){}:.+#@ ]{0,8}){0,40}") {
-            let lines = text.lines().count() as u64;
-            prop_assert!(parse(&text).unread_lines <= lines);
-            prop_assert!(parse_profile(&text).unread_lines <= lines);
+        fn no_text_makes_it_panic(text in "(goroutine [0-9]{1,3} \\[|\\]:\n|, [0-9]+ minutes|created by |\t|\n|[a-z(){}:.+ ]{0,8}){0,40}") {
+            prop_assert!(parse(&text).unread_lines <= text.lines().count() as u64);
         }
     }
 }

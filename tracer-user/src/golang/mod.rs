@@ -6,8 +6,8 @@
 //! from it is trusted (lengths are bounded, cycles end, a layout that does not check out is an error).
 //!
 //! Only linux/amd64 and Go 1.21 to 1.27 are known. Three ways lead to goroutines: [`memory`], which
-//! costs the process nothing; [`pprof`], the second choice; and [`dump`], the text of a dump taken by
-//! hand. All three tell them alike.
+//! costs the process nothing; [`pprof`], the second choice; and [`dump`] and [`profile`], text that
+//! somebody saved. All tell them alike.
 
 use std::{
     collections::HashMap,
@@ -26,6 +26,7 @@ mod layout;
 pub mod memory;
 pub mod pprof;
 mod process_memory;
+pub mod profile;
 mod stack;
 mod state;
 mod symbols;
