@@ -417,6 +417,43 @@ fn a_wrong_layout_is_an_error_and_not_a_wrong_answer() {
 }
 
 #[test]
+fn the_dump_of_a_quit_signal_tells_every_goroutine_labelled_or_not() {
+    for go in toolchains() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = go.build(directory.path(), PLAIN);
+        for level in ["single", "system"] {
+            let mut command = Command::new(&binary);
+            command
+                .env("GODEBUG", "tracebacklabels=1")
+                .env("GOTRACEBACK", level)
+                .stderr(Stdio::piped());
+            let mut waiters = Waiters::run(command, binary.clone());
+            let program = waiters.program();
+            let expected = memory::snapshot(&program, usize::MAX).unwrap().goroutines;
+            let process = nix::unistd::Pid::from_raw(waiters.child.id().cast_signed());
+            nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGQUIT).unwrap();
+            let mut text = String::new();
+            let mut errors = waiters.child.stderr.take().unwrap();
+            errors.read_to_string(&mut text).unwrap();
+            let dump = dump::parse(&text);
+            let name = format!("{} {level}", program.version());
+            assert_eq!(dump.unread_lines, 0, "{name}: {text}");
+            for goroutine in &expected {
+                let told = dump.goroutines.iter().find(|told| told.id == goroutine.id);
+                let mut told = told
+                    .unwrap_or_else(|| panic!("{name}: {goroutine:?} is missing"))
+                    .clone();
+                if program.minor == Some(21) {
+                    // Its closures around go statements are named like those people write.
+                    told.frames.retain(|frame| goroutine.frames.contains(frame));
+                }
+                assert_eq!(comparable(&told), comparable(goroutine), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn pprof_is_found_and_told_with_ids_only_while_there_are_few() {
     for go in toolchains() {
         go.each(&[PLAIN], |waiters, name| {

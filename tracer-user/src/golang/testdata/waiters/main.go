@@ -5,12 +5,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	_ "net/http/pprof"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,6 +74,10 @@ func main() {
 		}
 	})
 	spawn(func() { select {} })
+	spawn(func() {
+		labels := pprof.Labels("k", "v", "request", `a "b]: {c}, 5 minutes`)
+		pprof.Do(context.Background(), labels, func(context.Context) { receive(never) })
+	})
 	spawn(func() {
 		defer func() {
 			recover()
