@@ -5,31 +5,18 @@
 //! loading exactly these. Only the encodings that Go's assembler and linker emit for them on amd64 are
 //! understood; anything else gives `None`, never a guess.
 
-/// Where a thread's `g` lies, seen from the base of the FS segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TlsWord {
-    /// At this offset, known when the program was linked.
-    Offset(i32),
-    /// At the offset that the dynamic linker wrote to this address (before the load bias).
-    AtAddress(u64),
-}
-
-/// Decodes `runtime.stackcheck`, whose first act is to load `g` (`src/runtime/asm_amd64.s`).
-///
-/// `code` are its bytes and `address` is where they are linked to.
-pub(super) fn tls_word(code: &[u8], address: u64) -> Option<TlsWord> {
+/// Decodes `runtime.stackcheck`, whose first act is to load `g` (`src/runtime/asm_amd64.s`). Gives
+/// where `g` lies, in bytes from the thread's FS base. Linkers settle that number when they link an
+/// executable, dynamic or not; only shared libraries load it from a table.
+pub(super) fn tls_offset(code: &[u8]) -> Option<i32> {
     match *code {
-        // mov %fs:disp32, %reg — an executable that is linked to a fixed address.
+        // mov %fs:disp32, %reg: linked to a fixed address.
         [0x64, 0x48, 0x8b, modrm, 0x25, a, b, c, d, ..] if modrm & 0xc7 == 0x04 => {
-            Some(TlsWord::Offset(i32::from_le_bytes([a, b, c, d])))
+            Some(i32::from_le_bytes([a, b, c, d]))
         }
-        // mov $imm32, %reg; mov %fs:(%reg), %reg — position-independent.
+        // mov $imm32, %reg; mov %fs:(%reg), %reg: position-independent.
         [0x48, 0xc7, modrm, a, b, c, d, 0x64, 0x48, 0x8b, ..] if modrm & 0xf8 == 0xc0 => {
-            Some(TlsWord::Offset(i32::from_le_bytes([a, b, c, d])))
-        }
-        // mov disp32(%rip), %reg; mov %fs:(%reg), %reg — through the global offset table.
-        [0x48, 0x8b, modrm, a, b, c, d, 0x64, 0x48, 0x8b, ..] if modrm & 0xc7 == 0x05 => {
-            Some(TlsWord::AtAddress(relative(address, 7, [a, b, c, d])))
+            Some(i32::from_le_bytes([a, b, c, d]))
         }
         _ => None,
     }
@@ -65,29 +52,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_ways_to_load_g_are_told_apart() {
+    fn both_ways_to_load_g_are_understood() {
         let fixed = [
             0x64, 0x48, 0x8b, 0x04, 0x25, 0xf8, 0xff, 0xff, 0xff, 0x48, 0x39, 0x60, 0x08,
         ];
-        assert_eq!(tls_word(&fixed, 0x40_0000), Some(TlsWord::Offset(-8)));
+        assert_eq!(tls_offset(&fixed), Some(-8));
         let independent = [
             0x48, 0xc7, 0xc1, 0xa0, 0xff, 0xff, 0xff, 0x64, 0x48, 0x8b, 0x01,
         ];
-        assert_eq!(
-            tls_word(&independent, 0x40_0000),
-            Some(TlsWord::Offset(-0x60))
-        );
-        let table = [0x48, 0x8b, 0x0d, 0x10, 0, 0, 0, 0x64, 0x48, 0x8b, 0x01];
-        assert_eq!(
-            tls_word(&table, 0x40_0000),
-            Some(TlsWord::AtAddress(0x40_0017))
-        );
+        assert_eq!(tls_offset(&independent), Some(-0x60));
     }
 
     #[test]
     fn unknown_code_is_not_guessed_at() {
-        assert_eq!(tls_word(&[0x90; 16], 0), None);
-        assert_eq!(tls_word(&[], 0), None);
+        assert_eq!(tls_offset(&[0x90; 16]), None);
+        assert_eq!(tls_offset(&[]), None);
         assert_eq!(allgs(&[0x90; 64], 0), None);
         // Three loads, but not of a slice's words.
         let loads = [0x48, 0x8b, 0x0d, 0, 0, 0, 0].repeat(3);

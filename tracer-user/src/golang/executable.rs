@@ -40,8 +40,8 @@ struct Segment {
 
 /// The section that every Go program has since 1.13, stripped or not.
 const BUILD_INFO: &str = ".go.buildinfo";
-/// No Go program is larger; what is said to be is not read into memory.
-const LARGEST: u64 = 4 << 30;
+/// No Go program is larger; of what is, this much is read into memory and no more.
+const LARGEST: u64 = 1 << 30;
 
 impl Executable {
     /// Reads the program that `pid` runs; `None` where it is no Go program. Reads no more than the
@@ -82,7 +82,8 @@ impl Executable {
             .map_err(|found| GoError::Program { pid, found })
     }
 
-    fn of_bytes(mut bytes: Vec<u8>) -> Result<Self, String> {
+    /// The program in a file's bytes.
+    pub(super) fn of_bytes(mut bytes: Vec<u8>) -> Result<Self, String> {
         let (entry, position_independent, segments, patches) = {
             let file = parse(&bytes)?;
             if file.elf_header().e_machine.get(LittleEndian) != elf::EM_X86_64 {

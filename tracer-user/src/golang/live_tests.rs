@@ -10,7 +10,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use object::{Object as _, ObjectSymbol as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use super::*;
 use crate::event::{Creation, Goroutine};
@@ -202,10 +202,8 @@ fn the_layout_table_agrees_with_the_debug_information() {
     for go in toolchains() {
         let directory = tempfile::tempdir().unwrap();
         let bytes = std::fs::read(go.build(directory.path(), PLAIN)).unwrap();
-        let started = std::time::Instant::now();
         let file = object::File::parse(bytes.as_slice()).unwrap();
         let told = dwarf::layout(&file).unwrap();
-        println!("debug information read in {:?}", started.elapsed());
         let version = GoBinary::parse(&bytes)
             .unwrap()
             .go_version()
@@ -352,7 +350,7 @@ fn one_goroutine_is_found_by_its_address_and_only_while_it_is_the_same() {
             let mut reader = memory::Reader::new(&program).unwrap();
             let all = reader.census().unwrap();
             let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
-            for memory::Key { address, id } in all {
+            for g::Key { address, id } in all {
                 let found = memory::goroutine(&program, address, id).unwrap().unwrap();
                 assert!(
                     snapshot.goroutines.iter().any(|other| other.id == found.id),
@@ -372,13 +370,7 @@ fn a_limit_cuts_the_list_and_not_the_total() {
         go.each(&[PLAIN], |waiters, name| {
             let program = waiters.program();
             waiters.ask("more 5000");
-            let started = std::time::Instant::now();
             let all = memory::snapshot(&program, usize::MAX).unwrap();
-            println!(
-                "{name}: {} goroutines in {:?}",
-                all.total,
-                started.elapsed()
-            );
             assert!(all.total > 5000, "{name} {}", all.total);
             assert_eq!(all.goroutines.len() as u64, all.total, "{name}");
             let some = memory::snapshot(&program, 100).unwrap();
@@ -421,6 +413,43 @@ fn a_wrong_layout_is_an_error_and_not_a_wrong_answer() {
             assert!(memory::snapshot(&program, 10).is_err(), "{name}");
             drop(waiters.dump());
         });
+    }
+}
+
+#[test]
+fn the_dump_of_a_quit_signal_tells_every_goroutine_labelled_or_not() {
+    for go in toolchains() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = go.build(directory.path(), PLAIN);
+        for level in ["single", "system"] {
+            let mut command = Command::new(&binary);
+            command
+                .env("GODEBUG", "tracebacklabels=1")
+                .env("GOTRACEBACK", level)
+                .stderr(Stdio::piped());
+            let mut waiters = Waiters::run(command, binary.clone());
+            let program = waiters.program();
+            let expected = memory::snapshot(&program, usize::MAX).unwrap().goroutines;
+            let process = nix::unistd::Pid::from_raw(waiters.child.id().cast_signed());
+            nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGQUIT).unwrap();
+            let mut text = String::new();
+            let mut errors = waiters.child.stderr.take().unwrap();
+            errors.read_to_string(&mut text).unwrap();
+            let dump = dump::parse(&text);
+            let name = format!("{} {level}", program.version());
+            assert_eq!(dump.unread_lines, 0, "{name}: {text}");
+            for goroutine in &expected {
+                let told = dump.goroutines.iter().find(|told| told.id == goroutine.id);
+                let mut told = told
+                    .unwrap_or_else(|| panic!("{name}: {goroutine:?} is missing"))
+                    .clone();
+                if program.minor == Some(21) {
+                    // Its closures around go statements are named like those people write.
+                    told.frames.retain(|frame| goroutine.frames.contains(frame));
+                }
+                assert_eq!(comparable(&told), comparable(goroutine), "{name}");
+            }
+        }
     }
 }
 
@@ -483,5 +512,66 @@ fn a_program_that_was_deleted_since_it_started_is_read_all_the_same() {
             assert!(memory::snapshot(&program, 10).unwrap().total > 10, "{name}");
             drop(waiters.dump());
         });
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+fn numbers() -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(0x9e37_79b9_7f4a_7c15_u64), |last| {
+        let mut next = *last;
+        next ^= next << 13;
+        next ^= next >> 7;
+        Some(next ^ (next << 17))
+    })
+}
+
+#[test]
+fn a_damaged_executable_gives_less_and_never_a_panic() {
+    for go in toolchains() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = std::fs::read(go.build(directory.path(), PLAIN)).unwrap();
+        let file = object::File::parse(whole.as_slice()).unwrap();
+        let tables: Vec<std::ops::Range<u64>> = file
+            .sections()
+            .filter(|section| {
+                let name = section.name().unwrap();
+                [".gopclntab", ".go.module", ".noptrdata", ".go.func"].contains(&name)
+            })
+            .filter_map(|section| section.file_range())
+            .map(|(start, size)| start..start + size)
+            .chain(std::iter::once(0..0x400))
+            .collect();
+        let text = Program::new(0, &Executable::of_bytes(whole.clone()).unwrap(), 0)
+            .unwrap()
+            .function("runtime.gopark")
+            .unwrap();
+        let mut numbers = numbers();
+        let mut number = || numbers.next().unwrap();
+        for round in 0..40 {
+            let mut bytes = whole.clone();
+            for table in &tables {
+                for _ in 0..1 << (round % 12) {
+                    let at = table.start + number() % (table.end - table.start);
+                    bytes[at as usize] = number() as u8;
+                }
+            }
+            let Ok(executable) = Executable::of_bytes(bytes) else {
+                continue;
+            };
+            let Ok(program) = Program::new(std::process::id(), &executable, 0) else {
+                continue;
+            };
+            let pcs: Vec<u64> = (0..200)
+                .map(|_| text.address + number() % 0x10_0000)
+                .collect();
+            assert!(program.frames(&pcs).len() <= pcs.len() * 64);
+            let stack: Vec<u8> = pcs.iter().flat_map(|pc| pc.to_le_bytes()).collect();
+            let position = stack::Position {
+                pc: text.address + 1,
+                sp: 0,
+            };
+            assert!(stack::walk(&program, position, &stack).sites.len() <= stack::DEEPEST);
+            assert!(memory::snapshot(&program, 10).is_err());
+        }
     }
 }

@@ -2,21 +2,22 @@
 //!
 //! In: a [`Program`]. Out: what each goroutine does, worded and ordered as the runtime's own dumps tell
 //! it (runtime frames and the runtime's own goroutines left out). The process runs on meanwhile, so
-//! every goroutine is read twice around its stack, and read again when it moved; one that never holds
-//! still is told without frames, never with wrong ones. The whole is no moment's picture: goroutines
-//! are seen within a fraction of a second of each other.
+//! every `g` is read before and after its stack, and all of it again when it moved; one that never holds
+//! still is told without frames. One that ran and came back to the very same place in between is not
+//! noticed, but its stack must still end as goroutines' stacks end. The whole is no moment's picture:
+//! goroutines are seen within a fraction of a second of each other.
 
 use std::{collections::HashMap, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
 use procfs::process::Process;
 
 use super::{
-    GoError, Program,
+    GoError, Program, evenly,
+    g::{G, Key},
     layout::Layout,
     process_memory::{BATCH, Want},
-    stack::{End, Position, Walk, walk},
-    state::{IDLE_RUNTIME_WORKERS, Status, state},
+    stack::{End, Walk, walk},
+    state::{IDLE_RUNTIME_WORKERS, state},
     traceback,
 };
 use crate::event::{Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource};
@@ -44,13 +45,10 @@ const THREADS_CHECKED: usize = 16;
 pub fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
     let mut reader = Reader::new(program)?;
     let all = reader.census()?;
-    let step = all.len().div_ceil(limit.max(1)).max(1);
-    let mut goroutines = Vec::with_capacity(all.len().min(limit));
-    if limit > 0 {
-        let told: Vec<Key> = all.iter().step_by(step).copied().collect();
-        for batch in told.chunks(BATCH) {
-            goroutines.extend(reader.look_at(batch)?);
-        }
+    let told: Vec<Key> = evenly(all.iter().copied(), limit).collect();
+    let mut goroutines = Vec::with_capacity(told.len());
+    for batch in told.chunks(BATCH) {
+        goroutines.extend(reader.look_at(batch)?);
     }
     Ok(Snapshot {
         pid: program.pid(),
@@ -69,97 +67,6 @@ pub fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
 pub fn goroutine(program: &Program, g: u64, id: u64) -> Result<Option<Goroutine>, GoError> {
     let mut reader = Reader::new(program)?;
     Ok(reader.look_at(&[Key { address: g, id }])?.pop())
-}
-
-/// What names a goroutine: a `g` serves one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    /// Of its `g`.
-    pub address: u64,
-    pub id: u64,
-}
-
-/// What we read of a `runtime.g`.
-#[derive(Clone, Copy, Debug)]
-struct G {
-    key: Key,
-    stack_low: u64,
-    stack_high: u64,
-    m: u64,
-    scheduled: Position,
-    syscall: Position,
-    status: Status,
-    wait_since: u64,
-    wait_reason: u8,
-    parent: u64,
-    go_pc: u64,
-    start_pc: u64,
-}
-
-impl G {
-    fn decode(address: u64, bytes: &[u8], layout: &Layout) -> Option<Self> {
-        let word = |offset: u32| {
-            let bytes = bytes.get(offset as usize..)?.first_chunk::<8>()?;
-            Some(u64::from_le_bytes(*bytes))
-        };
-        Some(Self {
-            key: Key {
-                address,
-                id: word(layout.goid)?,
-            },
-            stack_low: word(layout.stack_lo)?,
-            stack_high: word(layout.stack_hi)?,
-            m: word(layout.m)?,
-            scheduled: Position {
-                pc: word(layout.sched_pc)?,
-                sp: word(layout.sched_sp)?,
-            },
-            syscall: Position {
-                pc: word(layout.syscall_pc)?,
-                sp: word(layout.syscall_sp)?,
-            },
-            status: Status::of(word(layout.status)? as u32),
-            wait_since: word(layout.wait_since)?,
-            wait_reason: *bytes.get(layout.wait_reason as usize)?,
-            parent: word(layout.parent_goid)?,
-            go_pc: word(layout.go_pc)?,
-            start_pc: word(layout.start_pc)?,
-        })
-    }
-
-    /// Where its stack is to be walked from (`runtime.unwinder.initAt`).
-    fn position(&self) -> Position {
-        if self.syscall.sp == 0 {
-            self.scheduled
-        } else {
-            self.syscall
-        }
-    }
-
-    /// The part of the stack in use, at most `most` bytes of it.
-    fn stack(&self, most: u64) -> Option<(u64, usize)> {
-        let sp = self.position().sp;
-        let used = self.stack_high.checked_sub(sp)?;
-        (sp >= self.stack_low && used > 0).then_some((sp, usize::try_from(used.min(most)).ok()?))
-    }
-
-    /// It is the same goroutine and has not moved since.
-    fn stands_still(&self, later: &Self) -> bool {
-        self.key == later.key
-            && self.status == later.status
-            && self.scheduled == later.scheduled
-            && self.syscall == later.syscall
-            && self.stack_high == later.stack_high
-    }
-
-    /// What is read makes sense for a `g` in `allgs`.
-    fn is_plausible(&self) -> bool {
-        self.status.is_known()
-            && (self.status.is_dead()
-                || (self.key.id < 1 << 48
-                    && self.stack_low < self.stack_high
-                    && self.start_pc != 0))
-    }
 }
 
 /// Reads goroutines of one program, and remembers what the addresses they share stand for.
@@ -299,7 +206,7 @@ impl<'a> Reader<'a> {
                 matches!((before, after), (Some(before), Some(after))
                     if before.status.has_thread() && after.status.has_thread() && before.m == after.m)
             });
-            if owners.contains(&true) || kept.next().is_none() {
+            if owners.contains(&true) || threads.is_empty() || kept.next().is_none() {
                 return Ok(());
             }
         }
@@ -442,7 +349,7 @@ impl<'a> Reader<'a> {
         Goroutine {
             id: g.key.id,
             state: state(self.program.minor, g.status, g.wait_reason),
-            wait: waited(g),
+            wait: g.waited(),
             frames,
             created_by: self.creation(g),
         }
@@ -474,19 +381,6 @@ fn shown(walk: &Walk) -> Vec<Frame> {
         }
     }
     frames
-}
-
-/// How long it has waited, roughly. The runtime does not note when a goroutine blocks. The first
-/// garbage collection that finds it blocked notes when the collection *before* ended (`work.tstart`,
-/// `src/runtime/mgcmark.go` and `mgc.go`). So nothing is known until the second collection of the
-/// program's life, and from then on the time is too long, by at most what lies between two collections.
-/// The minutes in the runtime's own dumps are the same number.
-fn waited(g: &G) -> Option<Duration> {
-    if g.wait_since == 0 || !g.status.counts_wait() {
-        return None;
-    }
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
-    Duration::from(now).checked_sub(Duration::from_nanos(g.wait_since))
 }
 
 /// The process's threads, by their ids in its own pid namespace, which is what the runtime knows.

@@ -6,8 +6,8 @@
 //! from it is trusted (lengths are bounded, cycles end, a layout that does not check out is an error).
 //!
 //! Only linux/amd64 and Go 1.21 to 1.27 are known. Three ways lead to goroutines: [`memory`], which
-//! costs the process nothing; [`pprof`], the second choice; and [`dump`], the text of a dump taken by
-//! hand. All three tell them alike.
+//! costs the process nothing; [`pprof`], the second choice; and [`dump`] and [`profile`], text that
+//! somebody saved. All tell them alike.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,12 @@ pub mod dump;
 mod dwarf;
 mod error;
 mod executable;
+mod g;
 mod layout;
 pub mod memory;
 pub mod pprof;
 mod process_memory;
+pub mod profile;
 mod stack;
 mod state;
 mod symbols;
@@ -33,7 +35,6 @@ mod traceback;
 pub use error::GoError;
 
 use crate::event::{Frame, Pid};
-use code::TlsWord;
 use executable::{Executable, Segments};
 use layout::Layout;
 use process_memory::ProcessMemory;
@@ -53,7 +54,8 @@ pub struct Program {
     version: String,
     minor: Option<u32>,
     layout: Result<Layout, String>,
-    tls: Option<TlsWord>,
+    /// Where a thread's `g` lies, from its FS base.
+    tls: Option<i32>,
     /// Where `runtime.allgs` lies, as linked.
     allgs: Option<u64>,
     symbols: Symbols,
@@ -125,7 +127,7 @@ impl Program {
         Ok(Self {
             pid,
             layout: layout_of(executable, minor),
-            tls: code("runtime.stackcheck").and_then(|(code, at)| code::tls_word(code, at)),
+            tls: code("runtime.stackcheck").and_then(|(code, _)| code::tls_offset(code)),
             allgs: code("runtime.allgadd").and_then(|(code, at)| code::allgs(code, at)),
             version,
             minor,
@@ -153,24 +155,12 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`GoError::Layout`] where this version's layout is not known, and [`GoError::Memory`] where the
-    /// dynamic linker's word for the thread-local `g` cannot be read.
+    /// [`GoError::Layout`] where this version's layout is not known.
     pub fn runtime_offsets(&self) -> Result<RuntimeOffsets, GoError> {
         let layout = self.layout()?;
-        let tls = match self.tls {
-            Some(TlsWord::Offset(offset)) => offset,
-            Some(TlsWord::AtAddress(address)) => {
-                let word = self.memory.word(address.wrapping_add(self.bias))?;
-                i32::try_from(word.cast_signed()).map_err(|_| {
-                    self.unknown_layout(format!("the thread-local word for g is {word:#x}"))
-                })?
-            }
-            None => {
-                return Err(self.unknown_layout(
-                    "runtime.stackcheck does not load g in a way we know".to_owned(),
-                ));
-            }
-        };
+        let tls = self.tls.ok_or_else(|| {
+            self.unknown_layout("runtime.stackcheck does not load g in a way we know".to_owned())
+        })?;
         Ok(RuntimeOffsets {
             tls,
             g_m: layout.m,
@@ -248,9 +238,9 @@ impl Program {
     }
 }
 
-/// The layout from the table, which was checked against each of these toolchains; for a version it
-/// does not have, from the executable's debug information. That order spares reading megabytes of
-/// debug information for each process at start.
+/// The layout from the table, which a test checks against the debug information of each toolchain; for
+/// a version it does not have, from the executable's own debug information. That order spares reading
+/// tens of megabytes for each process at start.
 fn layout_of(executable: &Executable, minor: Option<u32>) -> Result<Layout, String> {
     if let Some(layout) = minor.and_then(Layout::of_minor) {
         return Ok(layout);
@@ -275,6 +265,12 @@ fn minor(version: &str) -> Option<u32> {
         .find(|digit: char| !digit.is_ascii_digit())
         .unwrap_or(rest.len());
     rest.get(..end)?.parse().ok()
+}
+
+/// At most `limit` of `items`, spread over all of them.
+fn evenly<T>(items: impl ExactSizeIterator<Item = T>, limit: usize) -> impl Iterator<Item = T> {
+    let step = items.len().div_ceil(limit.max(1)).max(1);
+    items.step_by(step).take(limit)
 }
 
 /// How far from its linked address the program was loaded.

@@ -21,7 +21,7 @@ use procfs::{
     process::{FDTarget, Process},
 };
 
-use super::{GoError, dump};
+use super::{GoError, dump, evenly, profile};
 use crate::event::{Goroutine, Pid, Snapshot, SnapshotSource};
 
 /// The path under which `net/http/pprof` registers itself.
@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_DUMPED: u64 = 1_000;
 /// The runtime cuts its dumps at 64 MiB; nothing larger is read.
 const LARGEST_ANSWER: u64 = 80 << 20;
+/// A profile's goroutines beyond this are counted, but not told one by one.
+const MOST_TOLD: usize = 1_000_000;
 /// The state of goroutines in a profile, which does not tell it.
 const UNTOLD: &str = "unknown";
 
@@ -109,16 +111,15 @@ pub fn snapshot(endpoint: &Endpoint, pid: Pid, limit: usize) -> Result<Snapshot,
         }
     };
     let (url, text) = ask(1)?;
-    let total = dump::profile_total(&text).ok_or_else(|| GoError::Pprof {
+    let total = profile::total(&text).ok_or_else(|| GoError::Pprof {
         url,
         found: "what it answered is no goroutine profile".to_owned(),
     })?;
     let goroutines = if total <= MOST_DUMPED {
-        let mut goroutines = dump::parse(&ask(2)?.1).goroutines;
-        goroutines.truncate(limit);
-        goroutines
+        let all = dump::parse(&ask(2)?.1).goroutines;
+        evenly(all.into_iter(), limit).collect()
     } else {
-        spread(&dump::parse_profile(&text), limit)
+        spread(&profile::parse(&text), limit.min(MOST_TOLD))
     };
     Ok(Snapshot {
         pid,
@@ -130,7 +131,7 @@ pub fn snapshot(endpoint: &Endpoint, pid: Pid, limit: usize) -> Result<Snapshot,
 
 /// The goroutines of a profile one by one; where they are more than `limit`, each stack keeps its share
 /// and at least one.
-fn spread(profile: &dump::Profile, limit: usize) -> Vec<Goroutine> {
+fn spread(profile: &profile::Profile, limit: usize) -> Vec<Goroutine> {
     let total = profile
         .groups
         .iter()
@@ -275,14 +276,14 @@ mod tests {
 
     #[test]
     fn a_large_profile_keeps_the_proportion_of_its_stacks() {
-        let group = |count, function: &str| dump::Group {
+        let group = |count, function: &str| profile::Group {
             count,
             frames: vec![Frame {
                 function: function.to_owned(),
                 ..Frame::default()
             }],
         };
-        let profile = dump::Profile {
+        let profile = profile::Profile {
             total: 100_001,
             groups: vec![group(75_000, "a"), group(25_000, "b"), group(1, "c")],
             unread_lines: 0,

@@ -5,14 +5,17 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	_ "net/http/pprof"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -72,12 +75,22 @@ func main() {
 	})
 	spawn(func() { select {} })
 	spawn(func() {
+		labels := pprof.Labels("k", "v", "request", `a "b]: {c}, 5 minutes`)
+		pprof.Do(context.Background(), labels, func(context.Context) { receive(never) })
+	})
+	spawn(func() {
 		defer func() {
 			recover()
 			receive(never)
 		}()
 		panic("on purpose")
 	})
+	spawn(func() {
+		var pipe [2]int
+		syscall.Pipe(pipe[:])
+		syscall.Read(pipe[0], make([]byte, 1))
+	})
+	foreign()
 	go s.send(2)
 	time.AfterFunc(0, func() { receive(never) })
 
