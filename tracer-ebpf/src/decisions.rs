@@ -8,14 +8,15 @@
 use aya_ebpf::{EbpfContext as _, bindings::BPF_RB_NO_WAKEUP, programs::ProbeContext};
 use tracer_ebpf::{
     DECIDER_CLIENT_TIMEOUT, Decision, ERROR_TEXT, FLAG_STACK, Header, KIND_DECISION, Loss, Stack,
+    Target,
 };
 
 use crate::{
-    EVENTS, GO_RUNTIMES, SOCKETS, TARGETS,
+    EVENTS, SOCKETS,
     goroutine::read_owner,
-    kernel::{current, now, offset, read, read_user, task},
+    kernel::{now, offset, read, read_user, task},
     losses,
-    sockets::read_stack,
+    sockets::{current_target, read_stack},
 };
 
 #[repr(C)]
@@ -28,8 +29,7 @@ struct DecisionWithStack {
 #[inline(always)]
 pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
     // The probe sits in the file: other processes of the same program pass here too.
-    // SAFETY: the value is not read.
-    unsafe { TARGETS.get(current().0) }?;
+    let target = current_target()?;
     let Some(mut entry) = EVENTS.reserve::<DecisionWithStack>(0) else {
         losses::count(Loss::Events);
         return None;
@@ -48,10 +48,10 @@ pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
         decision.error_length = 0;
         decision._pad = 0;
         decision.error = [0; ERROR_TEXT];
-        read_owner(&mut decision.owner);
+        read_owner(target, &mut decision.owner);
         if what != DECIDER_CLIENT_TIMEOUT {
             let (connection, error) = ((*ctx.regs).rax, (*ctx.regs).rcx);
-            decision.socket = socket_of(connection).unwrap_or(0);
+            decision.socket = socket_of(target, connection).unwrap_or(0);
             decision.error_length = read_error(error, &mut decision.error).unwrap_or(0);
         }
         read_stack(ctx.as_ptr(), &raw mut (*record).stack);
@@ -63,10 +63,8 @@ pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
 /// The socket below a `*persistConn`: its `net.Conn` is a `*net.TCPConn`, or a `*tls.Conn` that begins
 /// with one.
 #[inline(always)]
-fn socket_of(connection: u64) -> Option<u64> {
-    let (tgid, _) = current();
-    // SAFETY: the value is only replaced as a whole, by user space.
-    let conn = u64::from(unsafe { GO_RUNTIMES.get(tgid) }?.persist_conn_conn);
+fn socket_of(target: &Target, connection: u64) -> Option<u64> {
+    let conn = u64::from(target.persist_conn_conn);
     let value: u64 = read_user(connection + conn + 8)?;
     if let Some(id) = socket_of_tcp_conn(value) {
         return Some(id);

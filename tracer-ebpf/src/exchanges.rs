@@ -8,15 +8,10 @@
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use tracer_ebpf::{
     Exchange, FLAG_COMPLETE, Header, KIND_EXCHANGE, Loss, PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE,
-    ROLE_CLIENT, Socket,
+    ROLE_CLIENT, Socket, Target,
 };
 
-use crate::{
-    EVENTS, SOCKETS, TARGETS,
-    goroutine::read_owner,
-    kernel::{current, now},
-    losses, sockets,
-};
+use crate::{EVENTS, SOCKETS, goroutine::read_owner, kernel::now, losses, sockets};
 
 /// The current thread sent (or read) `bytes` on `sock`.
 #[inline(always)]
@@ -24,29 +19,27 @@ pub(crate) fn transferred(sock: u64, bytes: i64, sent: bool) -> Option<()> {
     if bytes <= 0 {
         return None; // an error or the end of the stream: no byte, no turn
     }
-    let (tgid, _) = current();
-    // SAFETY: the value is not read.
-    unsafe { TARGETS.get(tgid) }?;
+    let target = sockets::current_target()?;
     let pointer = match SOCKETS.get_ptr_mut(sock) {
         Some(pointer) => pointer,
-        None => sockets::found(sock)?,
+        None => sockets::found(sock, target)?,
     };
     // SAFETY: an element of the map; see `Socket` on who writes what.
     let socket = unsafe { &mut *pointer };
     let now = now();
     let bytes = bytes as u64;
     if sent == (socket.role == ROLE_CLIENT) {
-        asked(socket, now, bytes);
+        asked(target, socket, now, bytes);
     } else {
-        answered(socket, now, bytes);
+        answered(target, socket, now, bytes);
     }
     Some(())
 }
 
 #[inline(always)]
-fn asked(socket: &mut Socket, now: u64, bytes: u64) {
+fn asked(target: &Target, socket: &mut Socket, now: u64, bytes: u64) {
     if socket.phase == PHASE_RESPONSE {
-        tell(socket, FLAG_COMPLETE);
+        tell(socket, FLAG_COMPLETE, now);
         let (sent, received) = totals(socket);
         socket.bytes_sent = sent;
         socket.bytes_received = received;
@@ -58,7 +51,7 @@ fn asked(socket: &mut Socket, now: u64, bytes: u64) {
     if socket.phase != PHASE_REQUEST {
         socket.phase = PHASE_REQUEST;
         socket.started = now;
-        read_owner(&mut socket.owner);
+        read_owner(target, &mut socket.owner);
     }
     socket.request_bytes += bytes;
     socket.request_ended = now;
@@ -66,11 +59,11 @@ fn asked(socket: &mut Socket, now: u64, bytes: u64) {
 }
 
 #[inline(always)]
-fn answered(socket: &mut Socket, now: u64, bytes: u64) {
+fn answered(target: &Target, socket: &mut Socket, now: u64, bytes: u64) {
     if socket.phase == PHASE_NEW {
         socket.started = now; // the server speaks first, or we came in the middle
         socket.request_ended = now;
-        read_owner(&mut socket.owner);
+        read_owner(target, &mut socket.owner);
     }
     if socket.first_byte == 0 {
         socket.first_byte = now;
@@ -93,7 +86,7 @@ pub(crate) fn totals(socket: &Socket) -> (u64, u64) {
 
 /// Tells the socket's exchange as it stands, if there is one.
 #[inline(always)]
-pub(crate) fn tell(socket: &Socket, flags: u32) {
+pub(crate) fn tell(socket: &Socket, flags: u32, at: u64) {
     if socket.phase == PHASE_NEW {
         return;
     }
@@ -111,7 +104,7 @@ pub(crate) fn tell(socket: &Socket, flags: u32) {
             kind: KIND_EXCHANGE,
             what: 0,
             flags,
-            at: now(),
+            at,
         },
         socket: socket.id,
         started: socket.started,

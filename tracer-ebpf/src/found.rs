@@ -10,7 +10,7 @@ use tracer_ebpf::FoundSocket;
 
 use crate::{
     TARGETS,
-    kernel::{is_tcp, netns, offset, read, read_address},
+    kernel::{is_listener, is_tcp, netns, offset, read, read_address},
 };
 
 /// The context of `iter/task_file`.
@@ -48,7 +48,7 @@ pub(crate) fn file(ctx: *mut TaskFile) -> Option<()> {
     }
     let socket: u64 = read(file, offset!(file_private_data))?;
     let sock: u64 = read(socket, offset!(socket_sk))?;
-    if sock == 0 || !is_tcp(sock) {
+    if sock == 0 || !(is_tcp(sock) || is_listener(sock)) {
         return None;
     }
     // SAFETY: all bytes zero is a value of a struct of integers.

@@ -1,26 +1,23 @@
-//! Who runs on this thread: in process context, at a cost of about 60 ns for a Go program.
+//! Who runs on this thread: in process context, at a cost of about 50 ns for a Go program.
 //!
-//! Go keeps the running `g` in thread-local storage. Inside a cgo call that is `g0`, so the
-//! goroutine is taken from `g.m.curg`.
+//! Go keeps the running `g` in thread-local storage. Inside a cgo call and on the scheduler's stack
+//! that is `g0`, whose id is 0; the goroutine is then `g.m.curg`.
 
-use tracer_ebpf::{GoRuntime, Owner};
+use tracer_ebpf::{Owner, Target};
 
-use crate::{
-    GO_RUNTIMES,
-    kernel::{current, offset, read, read_user, task},
-};
+use crate::kernel::{current, offset, read, read_user, task};
 
-/// Writes the current thread and, in a Go program whose layout is known, its goroutine to `to`.
+/// Writes the current thread, which belongs to `target`, and its goroutine, where it is Go's and
+/// runs one, to `to`.
 #[inline(always)]
-pub(crate) fn read_owner(to: &mut Owner) {
+pub(crate) fn read_owner(target: &Target, to: &mut Owner) {
     let (tgid, tid) = current();
     to.tgid = tgid;
     to.tid = tid;
     to.goid = 0;
     to.g = 0;
-    // SAFETY: the value is only replaced as a whole, by user space.
-    if let Some(runtime) = unsafe { GO_RUNTIMES.get(tgid) }
-        && let Some((g, goid)) = running(runtime)
+    if target.tls != 0
+        && let Some((g, goid)) = running(target)
     {
         to.g = g;
         to.goid = goid;
@@ -28,13 +25,17 @@ pub(crate) fn read_owner(to: &mut Owner) {
 }
 
 #[inline(always)]
-fn running(runtime: &GoRuntime) -> Option<(u64, u64)> {
+fn running(target: &Target) -> Option<(u64, u64)> {
     let base: u64 = read(task(), offset!(task_fsbase))?;
-    let g: u64 = read_user(base.wrapping_add_signed(i64::from(runtime.tls)))?;
-    let m: u64 = read_user(g + u64::from(runtime.g_m))?;
-    let curg: u64 = read_user(m + u64::from(runtime.m_curg))?;
+    let g: u64 = read_user(base.wrapping_add_signed(i64::from(target.tls)))?;
+    let goid: u64 = read_user(g + u64::from(target.g_goid))?;
+    if goid != 0 {
+        return Some((g, goid));
+    }
+    let m: u64 = read_user(g + u64::from(target.g_m))?;
+    let curg: u64 = read_user(m + u64::from(target.m_curg))?;
     if curg == 0 {
         return None;
     }
-    Some((curg, read_user(curg + u64::from(runtime.g_goid))?))
+    Some((curg, read_user(curg + u64::from(target.g_goid))?))
 }

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user,
     generated::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
 };
-use tracer_ebpf::{Address, Config, KernelOffsets};
+use tracer_ebpf::{Address, Config, KernelOffsets, tcp_state::LISTEN};
 
 /// Filled in by the loader.
 // SAFETY: all bytes zero is a value of a struct of integers.
@@ -93,6 +93,7 @@ pub(crate) fn fresh_id(now: u64) -> u64 {
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
 /// The beginning of an IPv4-mapped address as two words in memory order.
 const MAPPED: [u32; 3] = [0, 0, 0xffff_0000];
 
@@ -103,6 +104,17 @@ pub(crate) fn is_tcp(sock: u64) -> bool {
         read::<u16>(sock, offset!(skc_family)),
         Some(AF_INET | AF_INET6)
     ) && read::<u16>(sock, offset!(sk_protocol)) == Some(IPPROTO_TCP)
+}
+
+/// Whether this is a listener that TCP connections are accepted from. Go listens with MPTCP from 1.24 on,
+/// and gets plain TCP sockets from there whenever the client speaks plain TCP.
+#[inline(always)]
+pub(crate) fn is_listener(sock: u64) -> bool {
+    read::<u8>(sock, offset!(skc_state)) == Some(LISTEN)
+        && matches!(
+            read::<u16>(sock, offset!(sk_protocol)),
+            Some(IPPROTO_TCP | IPPROTO_MPTCP)
+        )
 }
 
 /// Writes both ends of a socket to `to`.

@@ -12,8 +12,10 @@ pub const VERSION: u32 = 1;
 
 /// Longest user stack in a record, innermost first.
 pub const STACK_DEPTH: usize = 40;
-/// Longest IP and TCP header together: 40 + 60 bytes of IPv6 and TCP, 60 + 60 of IPv4.
-pub const PACKET_HEADERS: usize = 120;
+/// Bytes of a short [`Packet`]: IPv4 without options, and TCP with timestamps.
+pub const PACKET_SHORT: usize = 96 - Packet::<0>::BYTES_AT;
+/// Bytes of a long [`Packet`]: the longest headers there are, 60 bytes of IPv4 and 60 of TCP.
+pub const PACKET_LONG: usize = 160 - Packet::<0>::BYTES_AT;
 /// Bytes of a message's beginning in a short [`Head`].
 pub const HEAD_SHORT: usize = 256 - Head::<0>::BYTES_AT;
 /// Bytes of a message's beginning in a long [`Head`].
@@ -292,32 +294,33 @@ record! {
     }
 }
 
-record! {
-    /// A packet's headers. Only [`Packet::BYTES_AT`] + `captured` bytes are in the ring.
-    pub struct Packet = 160 {
-        /// Kind [`KIND_PACKET`].
-        pub header: Header,
-        /// [`Socket::id`].
-        pub socket: u64,
-        /// The interface.
-        pub ifindex: u32,
-        /// Bytes of the IP packet.
-        pub wire_length: u32,
-        /// Bytes set in `bytes`.
-        pub captured: u16,
-        /// 1 where we sent it.
-        pub outgoing: u16,
-        /// Zero.
-        pub _pad: u32,
-        /// From the IP header on.
-        pub bytes: [u8; PACKET_HEADERS],
-    }
+/// A packet's headers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<const N: usize> {
+    /// Kind [`KIND_PACKET`].
+    pub header: Header,
+    /// [`Socket::id`].
+    pub socket: u64,
+    /// The interface.
+    pub ifindex: u32,
+    /// Bytes of the IP packet.
+    pub wire_length: u32,
+    /// Bytes set in `bytes`.
+    pub captured: u32,
+    /// 1 where we sent it.
+    pub outgoing: u32,
+    /// From the IP header on.
+    pub bytes: [u8; N],
 }
 
-impl Packet {
+impl<const N: usize> Packet<N> {
     /// Where the bytes begin.
     pub const BYTES_AT: usize = 40;
 }
+
+const _: () = assert!(size_of::<Packet<PACKET_SHORT>>() == 96);
+const _: () = assert!(size_of::<Packet<PACKET_LONG>>() == 160);
 
 record! {
     /// A socket in a process's file table, from the iterator.
@@ -430,9 +433,10 @@ record! {
 }
 
 record! {
-    /// Where a Go program keeps the running goroutine; offsets in bytes.
-    pub struct GoRuntime = 24 {
-        /// Of the pointer to the running `g`, from the thread's `fs` base.
+    /// A traced process: the value of the map of targets. Offsets in bytes; all zero for a program that
+    /// is not Go or whose layout is not known.
+    pub struct Target = 24 {
+        /// Of the pointer to the running `g`, from the thread's `fs` base; 0 where it is not known.
         pub tls: i32,
         /// `runtime.g.m`.
         pub g_m: u32,

@@ -23,15 +23,15 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_NO_PREALLOC,
     macros::{btf_tracepoint, cgroup_skb, fentry, fexit, kprobe, kretprobe, map, uprobe},
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     programs::{
         BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
         SkBuffContext,
     },
 };
 use tracer_ebpf::{
-    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE, GoRuntime,
-    Listener, Loss, Socket, Tuple,
+    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE, Listener,
+    Loss, Socket, Target, Tuple,
 };
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
@@ -40,18 +40,18 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
 /// Packets, apart from events so that a flood of one does not lose the other.
 #[map]
 static PACKETS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
-/// Who is traced, by tgid.
+/// Who is traced, by tgid, and how to find its running goroutine.
 #[map]
-static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
-/// How to find the running goroutine, by tgid.
-#[map]
-static GO_RUNTIMES: HashMap<u32, GoRuntime> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(16_384, 0);
 /// Traced sockets, by the address of their `struct sock`.
 #[map]
 static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 /// Traced sockets by their two ends, for the packets' sake.
 #[map]
 static TUPLES: HashMap<Address, Tuple> = HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
+/// Local ports of traced sockets: a stranger's packet is told by one load.
+#[map]
+static PORTS: Array<u8> = Array::with_max_entries(65_536, 0);
 /// Ports that targets listen on, and who does.
 #[map]
 static LISTENERS: HashMap<Listener, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);

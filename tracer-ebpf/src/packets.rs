@@ -11,15 +11,15 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_ringbuf_output, bpf_skb_load_bytes},
+    helpers::generated::bpf_skb_load_bytes,
 };
 use tracer_ebpf::{
-    Address, HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, KIND_PACKET, Loss, PACKET_HEADERS,
-    PHASE_REQUEST, PHASE_RESPONSE, Packet, ROLE_CLIENT, Socket,
+    Address, HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, KIND_PACKET, Loss, PACKET_LONG,
+    PACKET_SHORT, PHASE_REQUEST, PHASE_RESPONSE, Packet, ROLE_CLIENT, Socket,
 };
 
 use crate::{
-    CONNECTING, EVENTS, PACKETS, SOCKETS, TUPLES,
+    CONNECTING, EVENTS, PACKETS, PORTS, SOCKETS, TUPLES,
     kernel::{AF_INET, AF_INET6, now, offset, packets_wanted, read, task},
     losses, sockets,
 };
@@ -27,6 +27,10 @@ use crate::{
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const PROTOCOL_TCP: u8 = 6;
+/// Bytes of an IPv4 header without options, of an IPv6 header, and of a TCP header up to its flags.
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+const TCP: usize = 14;
 /// The least an HTTP/1 status line has: `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 
@@ -44,7 +48,10 @@ struct Segment {
 pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
     let mut segment = parse(skb, outgoing)?;
     // SAFETY: the value is only replaced as a whole.
-    let (sock, id) = match unsafe { TUPLES.get(&segment.address) } {
+    let tuple = in_use(segment.address.local_port)
+        .then(|| unsafe { TUPLES.get(&segment.address) })
+        .flatten();
+    let (sock, id) = match tuple {
         Some(tuple) => (tuple.sock, tuple.socket),
         None => {
             // The first SYN leaves within `connect`, whose socket had no port until now.
@@ -68,67 +75,96 @@ pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
         }
     }
     if packets_wanted() {
-        if !outgoing {
+        if !outgoing && in_use(segment.address.remote_port) {
             mirror(&mut segment.address);
             // SAFETY: the value is not read.
             if unsafe { TUPLES.get(&segment.address) }.is_some() {
                 return None; // captured when it was sent
             }
         }
-        capture(skb, &segment, id, outgoing);
+        if segment.headers as usize <= PACKET_SHORT {
+            capture::<PACKET_SHORT>(skb, &segment, id, outgoing);
+        } else {
+            capture::<PACKET_LONG>(skb, &segment, id, outgoing);
+        }
     }
     Some(())
 }
 
-/// Reads the headers, in little pieces: the stack holds 512 bytes.
+/// Whether a traced socket has, or had, this local port.
+#[inline(always)]
+fn in_use(port: u16) -> bool {
+    // SAFETY: an element of the map, only ever set.
+    PORTS
+        .get(u32::from(port))
+        .is_some_and(|used| unsafe { core::ptr::read_volatile(used) } != 0)
+}
+
+/// The headers, from the packet's linear part, where the stack keeps them. No helper is called, since
+/// most packets are not ours.
 #[inline(always)]
 fn parse(skb: *mut __sk_buff, outgoing: bool) -> Option<Segment> {
-    // SAFETY: the verifier checks the access to the context.
-    let length = unsafe { (*skb).len };
-    let first: u8 = load(skb, 0)?;
+    // SAFETY: the verifier checks the accesses to the context.
+    let (data, end, length) =
+        unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).len) };
+    // One comparison for all of it: the verifier understands no smaller ones after it.
+    if data + IPV4 + TCP > end {
+        return None;
+    }
     // SAFETY: all bytes zero is a value of a struct of integers.
     let mut address: Address = unsafe { core::mem::zeroed() };
-    let tcp = match first >> 4 {
-        4 => {
-            let ip: [u8; 20] = load(skb, 0)?;
-            let fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
-            if ip[9] != PROTOCOL_TCP || fragment != 0 {
+    let first: u8 = at(data);
+    let tcp = match first {
+        // With options, and in fragments, TCP is not followed.
+        0x45 => {
+            let fragment = u16::from_be(at(data + 6));
+            if at::<u8>(data + 9) != PROTOCOL_TCP || fragment & 0x1fff != 0 {
                 return None;
             }
+            let (source, destination): ([u8; 4], [u8; 4]) = (at(data + 12), at(data + 16));
+            let (local, remote) = ordered(source, destination, outgoing);
             address.family = AF_INET;
-            let (local, remote) = if outgoing { (12, 16) } else { (16, 12) };
-            address.local[..4].copy_from_slice(&ip[local..local + 4]);
-            address.remote[..4].copy_from_slice(&ip[remote..remote + 4]);
-            u32::from(first & 0xf) * 4
+            address.local[..4].copy_from_slice(&local);
+            address.remote[..4].copy_from_slice(&remote);
+            IPV4
         }
-        6 => {
-            let next: u8 = load(skb, 6)?;
-            if next != PROTOCOL_TCP {
+        0x60..=0x6f => {
+            if data + IPV6 + TCP > end || at::<u8>(data + 6) != PROTOCOL_TCP {
                 return None; // extension headers before TCP are not followed
             }
             address.family = AF_INET6;
-            let (local, remote) = if outgoing { (8, 24) } else { (24, 8) };
-            address.local = load(skb, local)?;
-            address.remote = load(skb, remote)?;
-            40
+            (address.local, address.remote) = ordered(at(data + 8), at(data + 24), outgoing);
+            IPV6
         }
         _ => return None,
     };
-    let header: [u8; 14] = load(skb, tcp)?;
-    let source = u16::from_be_bytes([header[0], header[1]]);
-    let destination = u16::from_be_bytes([header[2], header[3]]);
-    (address.local_port, address.remote_port) = if outgoing {
+    let header = data + tcp;
+    let ports = (u16::from_be(at(header)), u16::from_be(at(header + 2)));
+    (address.local_port, address.remote_port) = ordered(ports.0, ports.1, outgoing);
+    Some(Segment {
+        address,
+        headers: tcp as u32 + u32::from(at::<u8>(header + 12) >> 4) * 4,
+        length,
+        sequence: u32::from_be(at(header + 4)),
+        flags: at(header + 13),
+    })
+}
+
+/// A value in the packet's linear part, which the caller has compared with its end.
+#[inline(always)]
+fn at<T: Copy>(address: usize) -> T {
+    // SAFETY: the verifier refuses a read that was not compared; every `T` here is plain data.
+    unsafe { (address as *const T).read_unaligned() }
+}
+
+/// Ours and theirs, of a source and a destination.
+#[inline(always)]
+fn ordered<T>(source: T, destination: T, outgoing: bool) -> (T, T) {
+    if outgoing {
         (source, destination)
     } else {
         (destination, source)
-    };
-    Some(Segment {
-        address,
-        headers: tcp + u32::from(header[12] >> 4) * 4,
-        length,
-        sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
-        flags: header[13],
-    })
+    }
 }
 
 /// A segment with payload: where it is the first one of a message, its head is taken.
@@ -229,36 +265,33 @@ fn take_head<const N: usize>(skb: *mut __sk_buff, at: u32, payload: u32, socket:
 
 /// Copies the headers into the packets' ring.
 #[inline(always)]
-fn capture(skb: *mut __sk_buff, segment: &Segment, socket: u64, outgoing: bool) {
-    // SAFETY: all bytes zero is a value of a struct of integers.
-    let mut packet: Packet = unsafe { core::mem::zeroed() };
-    let captured = bounded::<PACKET_HEADERS>(&raw const segment.headers);
-    packet.header = Header {
-        kind: KIND_PACKET,
-        what: 0,
-        flags: 0,
-        at: now(),
+fn capture<const N: usize>(skb: *mut __sk_buff, segment: &Segment, socket: u64, outgoing: bool) {
+    let Some(mut entry) = PACKETS.reserve::<Packet<N>>(0) else {
+        losses::count(Loss::Packets);
+        return;
     };
-    packet.socket = socket;
-    // SAFETY: the verifier checks the access to the context.
-    packet.ifindex = unsafe { (*skb).ifindex };
-    packet.wire_length = segment.length;
-    packet.captured = captured as u16;
-    packet.outgoing = u16::from(outgoing);
-    // SAFETY: both helpers stay within `packet`: `captured` is at most `PACKET_HEADERS`.
-    unsafe {
-        if bpf_skb_load_bytes(skb.cast(), 0, (&raw mut packet.bytes).cast(), captured) != 0 {
-            return;
-        }
-        let stored = bpf_ringbuf_output(
-            (&raw const PACKETS).cast_mut().cast(),
-            (&raw mut packet).cast(),
-            u64::from(captured) + Packet::BYTES_AT as u64,
-            u64::from(BPF_RB_NO_WAKEUP),
-        );
-        if stored != 0 {
-            losses::count(Loss::Packets);
-        }
+    let packet = entry.as_mut_ptr();
+    // SAFETY: `packet` points into the reserved record; the helper writes at most `N` bytes; the
+    // verifier checks the access to the context.
+    let loaded = unsafe {
+        (&raw mut (*packet).header).write(Header {
+            kind: KIND_PACKET,
+            what: 0,
+            flags: 0,
+            at: now(),
+        });
+        (*packet).socket = socket;
+        (*packet).ifindex = (*skb).ifindex;
+        (*packet).wire_length = segment.length;
+        (*packet).captured = segment.headers;
+        (*packet).outgoing = u32::from(outgoing);
+        let length = bounded::<N>(&raw const (*packet).captured);
+        bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*packet).bytes).cast(), length)
+    };
+    if loaded == 0 {
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    } else {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
     }
 }
 

@@ -9,7 +9,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    EVENTS, GO_RUNTIMES, TARGETS,
+    EVENTS, TARGETS,
     kernel::{current, now, offset, read},
     losses,
 };
@@ -18,20 +18,15 @@ use crate::{
 #[inline(always)]
 pub(crate) fn forked(parent: u64, child: u64) -> Option<()> {
     let parent: u32 = read(parent, offset!(task_tgid))?;
-    // SAFETY: the value is only read.
-    let relation = unsafe { TARGETS.get(parent) }?;
+    // SAFETY: the value is only replaced as a whole, by user space.
+    let target = unsafe { TARGETS.get(parent) }?;
     let tgid: u32 = read(child, offset!(task_tgid))?;
     if tgid == parent {
         return None; // a thread
     }
-    if TARGETS.insert(tgid, relation, 0).is_err() {
+    // Until it calls exec it runs the same program.
+    if TARGETS.insert(tgid, target, 0).is_err() {
         losses::count(Loss::Targets);
-    }
-    // SAFETY: the value is only read.
-    if let Some(runtime) = unsafe { GO_RUNTIMES.get(parent) } {
-        // Until it calls exec it runs the same program. Where there is no room, its goroutines are
-        // not known: the events say so by having none.
-        let _ = GO_RUNTIMES.insert(tgid, runtime, 0);
     }
     tell(PROCESS_FORKED, tgid, parent)
 }
@@ -40,10 +35,10 @@ pub(crate) fn forked(parent: u64, child: u64) -> Option<()> {
 #[inline(always)]
 pub(crate) fn execed() -> Option<()> {
     let (tgid, _) = current();
-    // SAFETY: the value is not read.
-    unsafe { TARGETS.get(tgid) }?;
+    let target = TARGETS.get_ptr_mut(tgid)?;
     // Another program, another layout: user space will look at it.
-    let _ = GO_RUNTIMES.remove(tgid);
+    // SAFETY: an element of the map; a reader sees the old word or the new one.
+    unsafe { (*target).tls = 0 };
     tell(PROCESS_EXECED, tgid, 0)
 }
 

@@ -18,12 +18,12 @@ use tracer_ebpf::{
     CHANGE_RESET_RECEIVED, CHANGE_RESET_SENT, CHANGE_RETRANSMITTED, Change, FLAG_ABORT,
     FLAG_AWAITING, FLAG_LAST_OWNER, FLAG_LISTENER, FLAG_STACK, Header, KIND_CHANGE, Listener, Loss,
     PHASE_REQUEST, ROLE_CLIENT, ROLE_SERVER, SOCKET_LOCAL_CLOSED, SOCKET_RESET_RECEIVED,
-    STACK_DEPTH, Socket, Stack, Tuple,
+    STACK_DEPTH, Socket, Stack, Target, Tuple,
     tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 
 use crate::{
-    CONNECTING, EVENTS, LISTENERS, SOCKETS, TARGETS, TUPLES, exchanges,
+    CONNECTING, EVENTS, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
     goroutine::read_owner,
     kernel::{current, fresh_id, is_tcp, netns, now, offset, read, read_address, task},
     losses,
@@ -58,14 +58,12 @@ pub(crate) fn state_changed(ctx: *mut c_void, sock: u64, old: u8, new: u8) -> Op
 /// `connect`, in process context. The kernel chooses the local port after this.
 #[inline(always)]
 fn connecting(ctx: *mut c_void, sock: u64) -> Option<()> {
-    let (tgid, _) = current();
-    // SAFETY: the value is not read.
-    unsafe { TARGETS.get(tgid) }?;
+    let target = current_target()?;
     if !is_tcp(sock) {
         return None;
     }
     let socket = enter(sock, ROLE_CLIENT)?;
-    read_owner(&mut socket.owner);
+    read_owner(target, &mut socket.owner);
     // The SYN leaves in this same call: see `addressed`.
     let _ = CONNECTING.insert(task(), sock, u64::from(BPF_ANY));
     tell_with_stack(ctx, CHANGE_CONNECTING, CLOSE, socket)
@@ -124,8 +122,7 @@ fn accepted(sock: u64) -> Option<()> {
 #[inline(always)]
 fn listening(sock: u64) -> Option<()> {
     let (tgid, _) = current();
-    // SAFETY: the value is not read.
-    unsafe { TARGETS.get(tgid) }?;
+    current_target()?;
     let port: u16 = read(sock, offset!(skc_num))?;
     let listener = Listener {
         netns: netns(sock),
@@ -139,7 +136,7 @@ fn listening(sock: u64) -> Option<()> {
 /// Enters a socket that a target uses and that nobody has told of: it was there before, or it was
 /// handed over by a process that is not traced.
 #[inline(always)]
-pub(crate) fn found(sock: u64) -> Option<*mut Socket> {
+pub(crate) fn found(sock: u64, target: &Target) -> Option<*mut Socket> {
     if !is_tcp(sock) {
         return None;
     }
@@ -156,7 +153,7 @@ pub(crate) fn found(sock: u64) -> Option<*mut Socket> {
     // SAFETY: the value is not read.
     let listened = unsafe { LISTENERS.get(listener) }.is_some();
     let socket = enter(sock, if listened { ROLE_SERVER } else { ROLE_CLIENT })?;
-    read_owner(&mut socket.owner);
+    read_owner(target, &mut socket.owner);
     learn_address(sock, socket)?;
     tell_of(CHANGE_FOUND, state, 0, 0, 0, socket)?;
     Some(socket)
@@ -169,12 +166,10 @@ fn closed_by_us(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
     // SAFETY: an element of the map; see `Socket` on who writes what.
     let socket = unsafe { &mut *pointer };
     socket.flags |= SOCKET_LOCAL_CLOSED;
-    let (tgid, _) = current();
-    // SAFETY: the value is not read.
-    if unsafe { TARGETS.get(tgid) }.is_none() {
+    let Some(target) = current_target() else {
         return tell_of(CHANGE_LOCAL_CLOSED, old, FLAG_LAST_OWNER, 0, 0, socket);
-    }
-    with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, 0, socket)
+    };
+    with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, 0, socket, target)
 }
 
 /// The end. A connection that goes from established to closed at once was aborted: by the peer's RST
@@ -196,10 +191,10 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
         && socket.flags & SOCKET_RESET_RECEIVED == 0
         && tgid == socket.owner.tgid;
     let abort = if by_us { FLAG_ABORT } else { 0 };
-    if by_us {
-        with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, abort, socket);
+    if by_us && let Some(target) = current_target() {
+        with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, abort, socket, target);
     }
-    exchanges::tell(socket, 0);
+    exchanges::tell(socket, 0, now());
     let retransmits: u32 = read(sock, offset!(total_retrans)).unwrap_or(0);
     let srtt_us: u32 = read(sock, offset!(srtt_us)).unwrap_or(0) >> 3;
     let entry = reserve::<Change>();
@@ -260,6 +255,13 @@ pub(crate) fn dropped(skb: u64, reason: u32) -> Option<()> {
     tell_of(CHANGE_DROPPED, state, FLAG_LAST_OWNER, 0, reason, socket)
 }
 
+/// The current process, if it is traced.
+#[inline(always)]
+pub(crate) fn current_target() -> Option<&'static Target> {
+    // SAFETY: the value is only replaced as a whole, by user space.
+    unsafe { TARGETS.get(current().0) }
+}
+
 /// Enters `sock` anew and gives it its name.
 #[inline(always)]
 fn enter(sock: u64, role: u8) -> Option<&'static mut Socket> {
@@ -294,6 +296,10 @@ fn learn_address(sock: u64, socket: &mut Socket) -> Option<()> {
     {
         losses::count(Loss::Tuples);
     }
+    if let Some(used) = PORTS.get_ptr_mut(u32::from(socket.address.local_port)) {
+        // SAFETY: an element of the map, only ever set.
+        unsafe { *used = 1 };
+    }
     Some(())
 }
 
@@ -327,6 +333,7 @@ fn with_current_owner(
     old: u8,
     flags: u32,
     socket: &Socket,
+    target: &Target,
 ) -> Option<()> {
     let mut entry = reserve::<ChangeWithStack>()?;
     let record = entry.as_mut_ptr();
@@ -339,7 +346,7 @@ fn with_current_owner(
             flags | FLAG_STACK,
             socket,
         );
-        read_owner(&mut (*record).change.owner);
+        read_owner(target, &mut (*record).change.owner);
         read_stack(ctx, &raw mut (*record).stack);
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));

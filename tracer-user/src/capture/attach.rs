@@ -241,9 +241,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    if std::env::var("DBG").is_ok() {
-        eprintln!("{text}");
-    }
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default().to_owned();
     // The verifier's last line counts instructions; what it objects to stands before.

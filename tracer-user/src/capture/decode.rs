@@ -172,21 +172,18 @@ impl Decoder {
 
 /// A packet of the packets' ring.
 pub(super) fn packet(bytes: &[u8]) -> Option<Packet> {
-    let fixed: [u8; wire::Packet::BYTES_AT] =
-        bytes.get(..wire::Packet::BYTES_AT)?.try_into().ok()?;
-    let mut whole = [0; size_of::<wire::Packet>()];
-    whole
-        .get_mut(..wire::Packet::BYTES_AT)?
-        .copy_from_slice(&fixed);
-    let packet = wire::Packet::read_from_bytes(&whole).ok()?;
-    let end = wire::Packet::BYTES_AT + usize::from(packet.captured);
+    const FIXED: usize = wire::Packet::<0>::BYTES_AT;
+    let (header, rest) = wire::Header::read_from_prefix(bytes).ok()?;
+    let (socket, rest) = u64::read_from_prefix(rest).ok()?;
+    let ([interface, wire_length, captured, outgoing], _) =
+        <[u32; 4]>::read_from_prefix(rest).ok()?;
     Some(Packet {
-        at: BootInstant(packet.header.at),
-        interface: packet.ifindex,
-        outgoing: packet.outgoing != 0,
-        bytes: bytes.get(wire::Packet::BYTES_AT..end)?.to_vec(),
-        wire_length: packet.wire_length,
-        socket: SocketId(packet.socket),
+        at: BootInstant(header.at),
+        interface,
+        outgoing: outgoing != 0,
+        bytes: bytes.get(FIXED..FIXED + captured as usize)?.to_vec(),
+        wire_length,
+        socket: SocketId(socket),
     })
 }
 

@@ -18,7 +18,7 @@ use super::{
     Attached, CaptureError, Sink,
     attach::{Probes, chain},
     decode::{self, Change, Decoder, Record},
-    looks::{Answer, Looks, now},
+    looks::{Answer, Looks, Pprof, now},
     peers::Peers,
     processes::Processes,
     seed::{bytes, seed},
@@ -44,8 +44,8 @@ pub struct Options {
     pub packets: bool,
     /// Look at goroutines.
     pub goroutines: bool,
-    /// Look for pprof endpoints where memory cannot be read.
-    pub pprof: bool,
+    /// Where goroutines come from when memory cannot be read.
+    pub pprof: Pprof,
 }
 
 /// The maps of the kernel half that are used while it runs; structs as bytes of the wire's types.
@@ -96,8 +96,6 @@ impl Live {
             RingBuf::try_from(map("PACKETS")?).map_err(|e| map_error("PACKETS", chain(&e)))?;
         let targets =
             BpfHashMap::try_from(map("TARGETS")?).map_err(|e| map_error("TARGETS", chain(&e)))?;
-        let runtimes = BpfHashMap::try_from(map("GO_RUNTIMES")?)
-            .map_err(|e| map_error("GO_RUNTIMES", chain(&e)))?;
         let maps = Maps {
             sockets: BpfHashMap::try_from(map("SOCKETS")?)
                 .map_err(|e| map_error("SOCKETS", chain(&e)))?,
@@ -126,11 +124,11 @@ impl Live {
             events,
             packets,
             maps,
-            processes: Processes::new(targets, runtimes),
+            processes: Processes::new(targets),
             decoder,
             stacks: Stacks::default(),
             peers: Peers::default(),
-            looks: Looks::new(),
+            looks: Looks::new(options.pprof.clone()),
             options,
             unaddressed: HashMap::new(),
             lingering: VecDeque::new(),
@@ -248,9 +246,6 @@ impl Live {
             tell(sink, Fact::Unseen(unseen));
         }
         if self.options.goroutines && is_go {
-            if self.options.pprof {
-                self.looks.ask_endpoint(pid);
-            }
             self.ask_for_goroutines(pid);
         }
     }
@@ -508,14 +503,14 @@ impl Live {
     fn take_answers(&mut self, sink: &mut dyn Sink) {
         for answer in self.looks.answers() {
             match answer {
-                Some(Answer::Event(event)) => sink.event(event),
-                Some(Answer::Unseen(unseen)) => tell(sink, Fact::Unseen(unseen)),
-                Some(Answer::Endpoint(pid, endpoint)) => {
-                    if let Some(process) = self.processes.has_endpoint(pid, endpoint) {
+                Answer::Event(event) => sink.event(event),
+                Answer::Unseen(unseen) => tell(sink, Fact::Unseen(unseen)),
+                Answer::Endpoint(pid, url) => {
+                    if let Some(process) = self.processes.has_endpoint(pid, url) {
                         tell(sink, Fact::Process(process));
                     }
                 }
-                None => {}
+                Answer::Done => {}
             }
         }
     }
@@ -537,9 +532,12 @@ impl Live {
     }
 
     fn ask_for_goroutines(&mut self, pid: Pid) {
-        if let Some(known) = self.processes.get(pid) {
-            let (program, endpoint) = (known.program.clone(), known.endpoint.clone());
-            self.looks.ask_all(pid, program, endpoint);
+        if let Some(program) = self
+            .processes
+            .get(pid)
+            .and_then(|known| known.program.clone())
+        {
+            self.looks.ask_all(pid, program);
         }
     }
 

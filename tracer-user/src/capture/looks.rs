@@ -4,6 +4,7 @@
 //! up to seconds, so a thread of its own reads them, and events are never held up.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         mpsc::{self, Receiver, Sender},
@@ -15,8 +16,11 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    event::{BootInstant, Event, Fact, Pid, Unseen},
-    golang::{Program, memory, pprof},
+    event::{BootInstant, Event, Fact, Goroutine, Pid, Snapshot, Unseen},
+    golang::{
+        GoError, Program, memory,
+        pprof::{self, Endpoint},
+    },
 };
 
 /// Goroutines told of one process at one time; a dump of more helps nobody, and costs memory.
@@ -24,37 +28,55 @@ const MOST: usize = 200_000;
 /// Looks at single goroutines in a second: a storm of time-outs has one story.
 const LOOKS: u32 = 50;
 
-/// What the reading thread is asked.
-enum Order {
-    Snapshot {
-        pid: Pid,
-        program: Option<Arc<Program>>,
-        endpoint: Option<pprof::Endpoint>,
-    },
-    Endpoint(Pid),
+/// Where goroutines come from when a process's memory cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pprof {
+    /// From an endpoint found among the ports the process listens on.
+    Auto,
+    /// From this one.
+    Url(String),
+    /// From nowhere.
+    Off,
+}
+
+/// What the reading thread is asked: every goroutine of a process.
+struct Order {
+    pid: Pid,
+    program: Arc<Program>,
 }
 
 /// What it answers.
 pub(super) enum Answer {
     Event(Event),
-    Endpoint(Pid, pprof::Endpoint),
+    Endpoint(Pid, String),
     Unseen(Unseen),
+    /// The order is done.
+    Done,
 }
 
 /// The reading thread, and the count of single looks.
 pub(super) struct Looks {
     orders: Sender<Order>,
-    answers: Receiver<Option<Answer>>,
+    answers: Receiver<Answer>,
     asked: usize,
     second: Instant,
     looked: u32,
 }
 
 impl Looks {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(pprof: Pprof) -> Self {
         let (orders, inbox) = mpsc::channel();
         let (outbox, answers) = mpsc::channel();
-        thread::spawn(move || serve(&inbox, &outbox));
+        let mut reader = Reader {
+            pprof,
+            endpoints: HashMap::new(),
+            outbox,
+        };
+        thread::spawn(move || {
+            for order in inbox {
+                reader.serve(&order);
+            }
+        });
         Self {
             orders,
             answers,
@@ -65,32 +87,18 @@ impl Looks {
     }
 
     /// Asks for every goroutine of a process.
-    pub(super) fn ask_all(
-        &mut self,
-        pid: Pid,
-        program: Option<Arc<Program>>,
-        endpoint: Option<pprof::Endpoint>,
-    ) {
-        self.ask(Order::Snapshot {
-            pid,
-            program,
-            endpoint,
-        });
-    }
-
-    /// Asks for the pprof endpoint of a process.
-    pub(super) fn ask_endpoint(&mut self, pid: Pid) {
-        self.ask(Order::Endpoint(pid));
-    }
-
-    fn ask(&mut self, order: Order) {
-        self.asked += usize::from(self.orders.send(order).is_ok());
+    pub(super) fn ask_all(&mut self, pid: Pid, program: Arc<Program>) {
+        self.asked += usize::from(self.orders.send(Order { pid, program }).is_ok());
     }
 
     /// What was answered since; never waits.
-    pub(super) fn answers(&mut self) -> Vec<Option<Answer>> {
+    pub(super) fn answers(&mut self) -> Vec<Answer> {
         let answers: Vec<_> = self.answers.try_iter().collect();
-        self.asked = self.asked.saturating_sub(answers.len());
+        let done = answers
+            .iter()
+            .filter(|answer| matches!(answer, Answer::Done))
+            .count();
+        self.asked = self.asked.saturating_sub(done);
         answers
     }
 
@@ -101,12 +109,7 @@ impl Looks {
 
     /// Looks at one goroutine now; `None` where it is gone, cannot be read, or where too many were
     /// looked at in this second.
-    pub(super) fn one(
-        &mut self,
-        program: &Program,
-        g: u64,
-        id: u64,
-    ) -> Option<crate::event::Goroutine> {
+    pub(super) fn one(&mut self, program: &Program, g: u64, id: u64) -> Option<Goroutine> {
         if self.second.elapsed() > Duration::from_secs(1) {
             self.second = Instant::now();
             self.looked = 0;
@@ -119,44 +122,65 @@ impl Looks {
     }
 }
 
-fn serve(inbox: &Receiver<Order>, outbox: &Sender<Option<Answer>>) {
-    for order in inbox {
-        let answer = match order {
-            Order::Endpoint(pid) => {
-                pprof::discover(pid).map(|endpoint| Answer::Endpoint(pid, endpoint))
-            }
-            Order::Snapshot {
-                pid,
-                program,
-                endpoint,
-            } => Some(snapshot(pid, program.as_deref(), endpoint.as_ref())),
-        };
-        if outbox.send(answer).is_err() {
-            return;
-        }
-    }
+/// The reading thread's own.
+struct Reader {
+    pprof: Pprof,
+    endpoints: HashMap<Pid, Option<Endpoint>>,
+    outbox: Sender<Answer>,
 }
 
-/// From memory, which stops nobody; by pprof where that cannot be.
-fn snapshot(pid: Pid, program: Option<&Program>, endpoint: Option<&pprof::Endpoint>) -> Answer {
-    let at = now();
-    let from_memory = program.map(|program| memory::snapshot(program, MOST));
-    let read = match (from_memory, endpoint) {
-        (Some(Ok(snapshot)), _) => Ok(snapshot),
-        (_, Some(endpoint)) => pprof::snapshot(endpoint, pid, MOST),
-        (Some(Err(error)), None) => Err(error),
-        (None, None) => Err(crate::golang::GoError::Gone { pid }),
-    };
-    match read {
-        Ok(snapshot) => Answer::Event(Event {
-            at,
-            fact: Fact::Goroutines(snapshot),
-        }),
-        Err(error) => Answer::Unseen(Unseen {
-            what: format!("goroutines of pid {pid}"),
-            why: error.to_string(),
-            remedy: "name a pprof endpoint with --pprof URL".to_owned(),
-        }),
+impl Reader {
+    fn serve(&mut self, order: &Order) {
+        let at = now();
+        let answer = match self.read(order) {
+            Ok(snapshot) => Answer::Event(Event {
+                at,
+                fact: Fact::Goroutines(snapshot),
+            }),
+            Err(error) => Answer::Unseen(Unseen {
+                what: format!("goroutines of pid {}", order.pid),
+                why: error.to_string(),
+                remedy: "name a pprof endpoint with --pprof URL".to_owned(),
+            }),
+        };
+        self.tell(answer);
+        self.tell(Answer::Done);
+    }
+
+    /// From memory, which stops nobody; by pprof where that cannot be.
+    fn read(&mut self, order: &Order) -> Result<Snapshot, GoError> {
+        let from_memory = memory::snapshot(&order.program, MOST);
+        match from_memory {
+            Err(error) if !matches!(error, GoError::Gone { .. }) => {
+                match self.endpoint(order.pid) {
+                    Some(endpoint) => pprof::snapshot(&endpoint, order.pid, MOST),
+                    None => Err(error),
+                }
+            }
+            read => read,
+        }
+    }
+
+    /// Looked for once, and only when it is needed: it takes a request to each port.
+    fn endpoint(&mut self, pid: Pid) -> Option<Endpoint> {
+        if let Some(known) = self.endpoints.get(&pid) {
+            return known.clone();
+        }
+        let found = match &self.pprof {
+            Pprof::Auto => pprof::discover(pid),
+            Pprof::Url(url) => Some(Endpoint::named(url)),
+            Pprof::Off => None,
+        };
+        if let Some(endpoint) = &found {
+            self.tell(Answer::Endpoint(pid, endpoint.url.clone()));
+        }
+        self.endpoints.insert(pid, found.clone());
+        found
+    }
+
+    fn tell(&self, answer: Answer) {
+        // Where nobody listens any more the capture is over.
+        let _ = self.outbox.send(answer);
     }
 }
 

@@ -16,6 +16,7 @@ mod stacks;
 
 pub use attach::{Attached, Probes};
 pub use live::{Live, Options};
+pub use looks::Pprof;
 
 use crate::{
     event::{Event, Packet},

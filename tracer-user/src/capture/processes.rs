@@ -15,13 +15,14 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeScope},
     },
 };
-use tracer_ebpf::GoRuntime;
-use zerocopy::IntoBytes as _;
+use tracer_ebpf::Target;
 
-use super::attach::chain;
+use zerocopy::FromZeros as _;
+
+use super::{attach::chain, seed::bytes};
 use crate::{
     event::{Pid, Process, Relation, Unseen},
-    golang::{GoError, Program, pprof},
+    golang::{GoError, Program},
     target,
 };
 
@@ -42,28 +43,24 @@ pub(super) struct Known {
     pub(super) process: Process,
     /// Its Go program, where it is one that we can read.
     pub(super) program: Option<Arc<Program>>,
-    /// Its pprof endpoint, looked for only where memory cannot be read.
-    pub(super) endpoint: Option<pprof::Endpoint>,
 }
 
-/// The maps by which the kernel half knows the processes; values as bytes of the wire's types.
+/// The map by which the kernel half knows the processes; its values as bytes of [`Target`].
+pub(super) type Targets = BpfHashMap<MapData, u32, [u8; size_of::<Target>()]>;
+
+/// Everybody who is traced.
 pub(super) struct Processes {
     known: HashMap<Pid, Known>,
-    targets: BpfHashMap<MapData, u32, u32>,
-    runtimes: BpfHashMap<MapData, u32, [u8; size_of::<GoRuntime>()]>,
+    targets: Targets,
     /// Executables that carry the uprobes, by device and inode.
     probed: HashSet<(u64, u64)>,
 }
 
 impl Processes {
-    pub(super) fn new(
-        targets: BpfHashMap<MapData, u32, u32>,
-        runtimes: BpfHashMap<MapData, u32, [u8; size_of::<GoRuntime>()]>,
-    ) -> Self {
+    pub(super) fn new(targets: Targets) -> Self {
         Self {
             known: HashMap::new(),
             targets,
-            runtimes,
             probed: HashSet::new(),
         }
     }
@@ -94,13 +91,17 @@ impl Processes {
                 None
             }
         };
+        let mut target = Target::new_zeroed();
         if let Some(program) = &program {
-            match self.tell_runtime(pid, program) {
-                Ok(()) => self.probe_deciders(pid, program, &comm, ebpf, &mut unseen),
+            match runtime(program) {
+                Ok(known) => {
+                    target = known;
+                    self.probe_deciders(pid, program, &comm, ebpf, &mut unseen);
+                }
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
         }
-        if let Err(error) = self.targets.insert(pid, relation_code(relation), 0) {
+        if let Err(error) = self.targets.insert(pid, bytes(&target), 0) {
             unseen.push(Unseen {
                 what: format!("{comm} (pid {pid})"),
                 why: chain(&error),
@@ -119,7 +120,6 @@ impl Processes {
         let known = Known {
             process: process.clone(),
             program,
-            endpoint: None,
         };
         self.known.insert(pid, known);
         Some((process, unseen))
@@ -133,10 +133,9 @@ impl Processes {
     }
 
     /// A process's pprof endpoint was found.
-    pub(super) fn has_endpoint(&mut self, pid: Pid, endpoint: pprof::Endpoint) -> Option<Process> {
+    pub(super) fn has_endpoint(&mut self, pid: Pid, url: String) -> Option<Process> {
         let known = self.known.get_mut(&pid)?;
-        known.process.pprof_url = Some(endpoint.url.clone());
-        known.endpoint = Some(endpoint);
+        known.process.pprof_url = Some(url);
         Some(known.process.clone())
     }
 
@@ -144,34 +143,16 @@ impl Processes {
     pub(super) fn forget(&mut self, pid: Pid) {
         // That an entry is gone already is fine: the kernel half removes some itself.
         let _ = self.targets.remove(&pid);
-        let _ = self.runtimes.remove(&pid);
         self.known.remove(&pid);
     }
 
     /// Marks a process as traced without looking at it: for the moment in which it starts a child.
     pub(super) fn mark(&mut self, pid: Pid, traced: bool) {
         let _ = if traced {
-            self.targets.insert(pid, relation_code(Relation::Target), 0)
+            self.targets.insert(pid, bytes(&Target::new_zeroed()), 0)
         } else {
             self.targets.remove(&pid)
         };
-    }
-
-    fn tell_runtime(&mut self, pid: Pid, program: &Program) -> Result<(), GoError> {
-        let offsets = program.runtime_offsets()?;
-        let runtime = GoRuntime {
-            tls: offsets.tls,
-            g_m: offsets.g_m,
-            m_curg: offsets.m_curg,
-            g_goid: offsets.g_goid,
-            persist_conn_conn: PERSIST_CONN_CONN,
-            _pad: 0,
-        };
-        let mut bytes = [0; size_of::<GoRuntime>()];
-        bytes.copy_from_slice(runtime.as_bytes());
-        // A full map leaves events of this process without goroutines, which each of them shows.
-        let _ = self.runtimes.insert(pid, bytes, 0);
-        Ok(())
     }
 
     /// Puts the uprobes into the program's file, once for each file.
@@ -234,9 +215,15 @@ fn not_read(comm: &str, pid: Pid, error: &GoError) -> Unseen {
     }
 }
 
-fn relation_code(relation: Relation) -> u32 {
-    match relation {
-        Relation::Target => 1,
-        Relation::Peer => 2,
-    }
+/// What the kernel half needs to find the running goroutine of a program.
+fn runtime(program: &Program) -> Result<Target, GoError> {
+    let offsets = program.runtime_offsets()?;
+    Ok(Target {
+        tls: offsets.tls,
+        g_m: offsets.g_m,
+        m_curg: offsets.m_curg,
+        g_goid: offsets.g_goid,
+        persist_conn_conn: PERSIST_CONN_CONN,
+        _pad: 0,
+    })
 }

@@ -1,4 +1,4 @@
-//! `gopulse diagnose`
+//! d
 use super::Outcome;
 use clap::Args;
 #[derive(Args)]

@@ -1,16 +1,22 @@
 //! `gopulse record`: traces processes and writes a recording.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::{
     Outcome,
     output::say,
-    session::Plan,
+    session::{Goroutines, Plan},
     targets::{Targets, duration},
 };
-use crate::capture::Options;
+use crate::{
+    capture::{Options, Sink},
+    event::{BootInstant, Event, Fact, Packet, Process, Source, Unseen},
+    recording::{End, Losses, RecordingError, Writer},
+};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -25,6 +31,8 @@ pub(super) struct Arguments {
     /// What to keep of packets
     #[arg(long, value_enum, default_value = "headers")]
     packets: Packets,
+    #[command(flatten)]
+    goroutines: Goroutines,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,23 +47,113 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let options = Options {
         packets: arguments.packets == Packets::Headers,
         goroutines: true,
-        pprof: true,
+        pprof: arguments.goroutines.pprof(),
     };
     let plan = Plan::new(&arguments.targets, arguments.duration, options)?;
     let session = plan.start()?;
-    say(&format!("recording to {}", arguments.output.display()));
-    struct Count(u64, u64);
-    impl crate::capture::Sink for Count {
-        fn event(&mut self, event: crate::event::Event) {
-            self.0 += 1;
-            say(&format!("{event:?}"));
-        }
-        fn packet(&mut self, _: crate::event::Packet) {
-            self.1 += 1;
+    let mut recorder = Recorder::create(&arguments.output, &session.source)?;
+    let ended = session.run(&mut recorder)?;
+    if recorder.events == 0 && !ended {
+        return Ok(Outcome::Interrupted);
+    }
+    recorder.finish(&arguments.output)
+}
+
+/// Writes what it is handed, and keeps the model for the report that goes into the recording.
+struct Recorder {
+    writer: Writer,
+    targets: Vec<Process>,
+    losses: Losses,
+    events: u64,
+    failed: Option<RecordingError>,
+    last: BootInstant,
+}
+
+impl Recorder {
+    fn create(directory: &Path, source: &Source) -> Result<Self, RecordingError> {
+        Ok(Self {
+            writer: Writer::create(directory, source)?,
+            targets: Vec::new(),
+            losses: Losses::default(),
+            events: 0,
+            failed: None,
+            last: source.started,
+        })
+    }
+
+    /// What was written before a failure stays readable; the rest of the window is still diagnosed.
+    fn check(&mut self, written: Result<(), RecordingError>) {
+        if let Err(error) = written
+            && self.failed.is_none()
+        {
+            say(&format!(
+                "gopulse: {error}\n  the recording ends here; the trace goes on"
+            ));
+            self.failed = Some(error);
         }
     }
-    let mut count = Count(0, 0);
-    session.run(&mut count)?;
-    say(&format!("{} {}", count.0, count.1));
-    Ok(Outcome::Healthy)
+
+    fn finish(mut self, directory: &Path) -> anyhow::Result<Outcome> {
+        let failed = self.failed.is_some();
+        let end = End {
+            ended: self.last,
+            targets: self.targets,
+            losses: self.losses,
+        };
+        self.writer.finish(end)?;
+        say(&format!(
+            "{} in {}{}; gopulse diagnose {} tells more",
+            match 0 {
+                0 => "nothing wrong was found".to_owned(),
+                1 => "1 finding".to_owned(),
+                many => format!("{many} findings"),
+            },
+            directory.display(),
+            if failed { " (cut short)" } else { "" },
+            directory.display(),
+        ));
+        match self.failed {
+            Some(error) => Err(error.into()),
+            None => Ok(Outcome::Healthy),
+        }
+    }
+}
+
+impl Sink for Recorder {
+    fn event(&mut self, event: Event) {
+        self.events += 1;
+        self.last = self.last.max(event.at);
+        match &event.fact {
+            Fact::Process(process) => {
+                self.targets.retain(|known| known.pid != process.pid);
+                self.targets.push(process.clone());
+            }
+            Fact::Lost { probe, count } => {
+                self.losses.by_probe.insert(probe.clone(), *count);
+                self.losses.packets_lost =
+                    self.losses.by_probe.get("packets").copied().unwrap_or(0);
+                let all: u64 = self.losses.by_probe.values().sum();
+                self.losses.events_lost = all.saturating_sub(self.losses.packets_lost);
+            }
+            _ => {}
+        }
+        if self.failed.is_none() {
+            let written = self.writer.event(&event);
+            self.check(written);
+        }
+    }
+
+    fn packet(&mut self, packet: Packet) {
+        if self.failed.is_none() {
+            let written = self.writer.packet(&packet).map(drop);
+            self.check(written);
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.failed.is_none() {
+            let flushed = self.writer.flush();
+            self.check(flushed);
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use clap::Args;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -18,10 +19,29 @@ use signal_hook::{
 
 use super::{output::progress, targets::Targets};
 use crate::{
-    capture::{Live, Options, Sink},
+    capture::{Live, Options, Pprof, Sink},
     event::{Event, Fact, Pid, Source},
     target,
 };
+
+/// Where goroutines come from when the processes' memory cannot be read.
+#[derive(Args, Debug)]
+pub(super) struct Goroutines {
+    /// Where to ask for goroutines if memory cannot be read: auto (among the ports the target listens
+    /// on), off, or the URL of a pprof endpoint
+    #[arg(long, value_name = "auto|off|URL", default_value = "auto")]
+    pprof: String,
+}
+
+impl Goroutines {
+    pub(super) fn pprof(&self) -> Pprof {
+        match self.pprof.as_str() {
+            "auto" => Pprof::Auto,
+            "off" => Pprof::Off,
+            url => Pprof::Url(url.to_owned()),
+        }
+    }
+}
 
 /// A live run that was checked and can begin.
 pub(super) struct Plan {
