@@ -6,10 +6,7 @@
 //! the goroutine is read. A busy keep-alive connection tells one record per exchange.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use tracer_ebpf::{
-    Exchange, FLAG_COMPLETE, Header, KIND_EXCHANGE, Loss, PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE,
-    ROLE_CLIENT, Socket, Target,
-};
+use tracer_ebpf::{Exchange, FLAG_COMPLETE, Header, KIND_EXCHANGE, Loss, PHASE_NEW, Socket};
 
 use crate::{EVENTS, SOCKETS, goroutine::read_owner, kernel::now, losses, sockets};
 
@@ -26,62 +23,20 @@ pub(crate) fn transferred(sock: u64, bytes: i64, sent: bool) -> Option<()> {
     };
     // SAFETY: an element of the map; see `Socket` on who writes what.
     let socket = unsafe { &mut *pointer };
-    let now = now();
-    let bytes = bytes as u64;
-    if sent == (socket.role == ROLE_CLIENT) {
-        asked(target, socket, now, bytes);
+    let (now, bytes) = (now(), bytes as u64);
+    let turned = if socket.asks(sent) {
+        if socket.is_complete() {
+            tell(socket, FLAG_COMPLETE, now);
+            socket.begin_next();
+        }
+        socket.asked(now, bytes)
     } else {
-        answered(target, socket, now, bytes);
+        socket.answered(now, bytes)
+    };
+    if turned {
+        read_owner(target, &mut socket.owner);
     }
     Some(())
-}
-
-#[inline(always)]
-fn asked(target: &Target, socket: &mut Socket, now: u64, bytes: u64) {
-    if socket.phase == PHASE_RESPONSE {
-        tell(socket, FLAG_COMPLETE, now);
-        let (sent, received) = totals(socket);
-        socket.bytes_sent = sent;
-        socket.bytes_received = received;
-        socket.request_bytes = 0;
-        socket.response_bytes = 0;
-        socket.first_byte = 0;
-        socket.number += 1;
-    }
-    if socket.phase != PHASE_REQUEST {
-        socket.phase = PHASE_REQUEST;
-        socket.started = now;
-        read_owner(target, &mut socket.owner);
-    }
-    socket.request_bytes += bytes;
-    socket.request_ended = now;
-    socket.last_byte = now;
-}
-
-#[inline(always)]
-fn answered(target: &Target, socket: &mut Socket, now: u64, bytes: u64) {
-    if socket.phase == PHASE_NEW {
-        socket.started = now; // the server speaks first, or we came in the middle
-        socket.request_ended = now;
-        read_owner(target, &mut socket.owner);
-    }
-    if socket.first_byte == 0 {
-        socket.first_byte = now;
-    }
-    socket.phase = PHASE_RESPONSE;
-    socket.response_bytes += bytes;
-    socket.last_byte = now;
-}
-
-/// Payload bytes sent and read on the socket.
-#[inline(always)]
-pub(crate) fn totals(socket: &Socket) -> (u64, u64) {
-    let (sent, received) = if socket.role == ROLE_CLIENT {
-        (socket.request_bytes, socket.response_bytes)
-    } else {
-        (socket.response_bytes, socket.request_bytes)
-    };
-    (socket.bytes_sent + sent, socket.bytes_received + received)
 }
 
 /// Tells the socket's exchange as it stands, if there is one.
@@ -93,11 +48,6 @@ pub(crate) fn tell(socket: &Socket, flags: u32, at: u64) {
     let Some(mut entry) = EVENTS.reserve::<Exchange>(0) else {
         losses::count(Loss::Events);
         return;
-    };
-    let status = if socket.number & 1 == 0 {
-        socket.status[0]
-    } else {
-        socket.status[1]
     };
     entry.write(Exchange {
         header: Header {
@@ -115,7 +65,7 @@ pub(crate) fn tell(socket: &Socket, flags: u32, at: u64) {
         response_bytes: socket.response_bytes,
         owner: socket.owner,
         number: socket.number,
-        status,
+        status: socket.status(),
         _pad: 0,
     });
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));

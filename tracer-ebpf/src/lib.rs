@@ -7,6 +7,13 @@
 //! [`VERSION`] changes with any change of this file; the loader refuses an object of another one.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
+mod turns;
+
+pub use turns::{begins_request, http_status};
+
 /// Version of everything below.
 pub const VERSION: u32 = 1;
 
@@ -553,4 +560,47 @@ impl Loss {
         Self::Tuples,
         Self::Targets,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket that nothing went over yet.
+    pub(crate) fn socket(role: u8) -> Socket {
+        Socket {
+            id: 1,
+            address: Address {
+                family: 2,
+                local_port: 1,
+                remote_port: 2,
+                _pad: 0,
+                local: [0; 16],
+                remote: [0; 16],
+            },
+            owner: Owner {
+                tgid: 1,
+                tid: 1,
+                goid: 0,
+                g: 0,
+            },
+            started: 0,
+            request_ended: 0,
+            first_byte: 0,
+            last_byte: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            number: 0,
+            wire_number: 0,
+            status: [0; 2],
+            next_sent: 0,
+            next_received: 0,
+            role,
+            phase: PHASE_NEW,
+            wire_phase: PHASE_NEW,
+            flags: 0,
+        }
+    }
 }

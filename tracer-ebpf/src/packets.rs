@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     Address, HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, KIND_PACKET, Loss, PACKET_LONG,
-    PACKET_SHORT, PHASE_REQUEST, PHASE_RESPONSE, Packet, ROLE_CLIENT, Socket,
+    PACKET_SHORT, Packet, Socket, begins_request, http_status,
 };
 
 use crate::{
@@ -31,8 +31,6 @@ const PROTOCOL_TCP: u8 = 6;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 14;
-/// The least an HTTP/1 status line has: `HTTP/1.1 200`.
-const STATUS_LINE: usize = 12;
 
 /// What is read of a packet.
 struct Segment {
@@ -167,66 +165,25 @@ fn ordered<T>(source: T, destination: T, outgoing: bool) -> (T, T) {
     }
 }
 
-/// A segment with payload: where it is the first one of a message, its head is taken.
+/// A segment with payload: where it begins a message, its head is taken.
 #[inline(always)]
 fn turn(skb: *mut __sk_buff, segment: &Segment, socket: &mut Socket, outgoing: bool) {
     let payload = segment.length - segment.headers;
-    let next = if outgoing {
-        &mut socket.next_sent
-    } else {
-        &mut socket.next_received
-    };
-    let end = segment.sequence.wrapping_add(payload);
-    if *next != 0 && end.wrapping_sub(*next) as i32 <= 0 {
-        return; // sent again
+    if !socket.begins_message(outgoing, segment.sequence, payload) {
+        return;
     }
-    *next = end;
-    if outgoing == (socket.role == ROLE_CLIENT) {
-        if socket.wire_phase != PHASE_REQUEST {
-            if socket.wire_phase == PHASE_RESPONSE {
-                socket.wire_number += 1;
-            }
-            socket.wire_phase = PHASE_REQUEST;
-            set_status(socket, 0);
-            request_begins(skb, segment.headers, payload, socket);
-        }
-    } else if socket.wire_phase != PHASE_RESPONSE {
-        socket.wire_phase = PHASE_RESPONSE;
-        let status = read_status(skb, segment.headers).unwrap_or(0);
-        set_status(socket, status);
+    if socket.asks(outgoing) {
+        request_begins(skb, segment.headers, payload, socket);
+    } else if let Some(line) = load(skb, segment.headers) {
+        socket.set_status(http_status(&line));
     }
-}
-
-#[inline(always)]
-fn set_status(socket: &mut Socket, status: u16) {
-    if socket.wire_number & 1 == 0 {
-        socket.status[0] = status;
-    } else {
-        socket.status[1] = status;
-    }
-}
-
-/// `HTTP/1.1 200` → 200.
-#[inline(always)]
-fn read_status(skb: *mut __sk_buff, at: u32) -> Option<u16> {
-    let line: [u8; STATUS_LINE] = load(skb, at)?;
-    if line[..7] != *b"HTTP/1." || line[8] != b' ' {
-        return None;
-    }
-    let digit = |byte: u8| u16::from(byte.wrapping_sub(b'0'));
-    let status = digit(line[9]) * 100 + digit(line[10]) * 10 + digit(line[11]);
-    (100..1000).contains(&status).then_some(status)
 }
 
 /// Hands the first bytes of a request to user space, which keeps the request line and forgets the rest.
 #[inline(always)]
 fn request_begins(skb: *mut __sk_buff, at: u32, payload: u32, socket: &Socket) {
-    let mut line = [0u8; 4];
-    if payload < 16 || load(skb, at).map(|bytes| line = bytes).is_none() {
+    if !load(skb, at).is_some_and(|bytes| begins_request(&bytes)) {
         return;
-    }
-    if !line.iter().all(u8::is_ascii_uppercase) && line != *b"GET " && line != *b"PUT " {
-        return; // not HTTP/1
     }
     if payload as usize <= HEAD_SHORT {
         take_head::<HEAD_SHORT>(skb, at, payload, socket);

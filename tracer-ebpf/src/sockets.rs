@@ -399,7 +399,7 @@ fn fill(to: *mut Change, what: u16, old: u8, flags: u32, socket: &Socket) {
     } else {
         0
     };
-    let (sent, received) = exchanges::totals(socket);
+    let (sent, received) = socket.totals();
     // SAFETY: `to` points to a whole reserved `Change`.
     unsafe {
         to.write(Change {
