@@ -45,7 +45,9 @@ impl Process {
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
         let name = format!("{command:?}");
         let mut child = command
-            .stdin(Stdio::null())
+            // The test services end when this pipe does, even if this process is killed.
+            .stdin(Stdio::piped())
+            .env("GOPULSE_TIED", "1")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)

@@ -4,11 +4,12 @@
 use std::{env::consts::ARCH, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
+use gopulse_tests::workspace;
 use tracer_ebpf_build::{Prebuilt, Toolchain, compile, source_hash};
 
 use crate::{
     run::{cargo, run_quietly},
-    setup, workspace,
+    setup,
 };
 
 #[derive(clap::Args)]
