@@ -128,7 +128,7 @@ impl Process {
         let what = format!("the end of {}", self.name);
         let child = &mut self.child;
         let status = wait::until(&what, within, || Ok(child.try_wait()?))
-            .with_context(|| format!("it said: {}", self.stderr.text()))?;
+            .with_context(|| format!("it said at last: {}", tail(&self.stderr.text())))?;
         // Children that live on would hold the pipes open.
         self.kill_group();
         Ok(Ended {
@@ -174,6 +174,12 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<String> {
     let ended = run(command, Duration::MAX)?;
     anyhow::ensure!(ended.status == 0, "{name} failed: {}", ended.stderr);
     Ok(ended.stdout)
+}
+
+/// The last lines of a text, as much of it as helps a person.
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn code(status: ExitStatus) -> i32 {

@@ -16,7 +16,7 @@ const TOOLS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "scenarios with network namespaces"),
     ("nft", "nftables", "scenarios with dropped packets"),
     ("iptables", "iptables", "scenarios with dropped packets"),
-    ("curl", "curl", "the demo's commands to try"),
+    ("curl", "curl", "asking the services by hand"),
     ("setpriv", "util-linux", "runs without privileges"),
     ("python3", "python3", "Go for the test services"),
 ];
