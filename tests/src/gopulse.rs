@@ -91,7 +91,16 @@ impl Watch {
     ///
     /// It ends instead.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut process = Process::start(&mut gopulse(arguments)?)?;
+        Self::run(&mut gopulse(arguments)?)
+    }
+
+    /// The same for a command that was prepared.
+    ///
+    /// # Errors
+    ///
+    /// It ends instead.
+    pub fn run(command: &mut Command) -> anyhow::Result<Self> {
+        let mut process = Process::start(command)?;
         let mut hooks = Settled::default();
         wait::until("gopulse's hooks", PATIENCE, || {
             let now = count_hooks(process.pid());
@@ -101,6 +110,11 @@ impl Watch {
             Ok(hooks.settle(now).then_some(()))
         })?;
         Ok(Self(process))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
     }
 
     /// Ctrl-C, and the verdict.

@@ -45,7 +45,9 @@ impl Process {
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
         let name = format!("{command:?}");
         let mut child = command
-            .stdin(Stdio::null())
+            // The test services end when this pipe does, even if this process is killed.
+            .stdin(Stdio::piped())
+            .env("GOPULSE_TIED", "1")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -126,7 +128,7 @@ impl Process {
         let what = format!("the end of {}", self.name);
         let child = &mut self.child;
         let status = wait::until(&what, within, || Ok(child.try_wait()?))
-            .with_context(|| format!("it said: {}", self.stderr.text()))?;
+            .with_context(|| format!("it said at last: {}", tail(&self.stderr.text())))?;
         // Children that live on would hold the pipes open.
         self.kill_group();
         Ok(Ended {
@@ -172,6 +174,12 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<String> {
     let ended = run(command, Duration::MAX)?;
     anyhow::ensure!(ended.status == 0, "{name} failed: {}", ended.stderr);
     Ok(ended.stdout)
+}
+
+/// The last lines of a text, as much of it as helps a person.
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn code(status: ExitStatus) -> i32 {

@@ -22,34 +22,45 @@ pub fn build() -> anyhow::Result<PathBuf> {
 }
 
 fn compile() -> anyhow::Result<PathBuf> {
-    let goroot = workspace::goroot()?;
-    let go = goroot.join("bin/go");
-    anyhow::ensure!(
-        go.is_file(),
-        "there is no Go at {}; the test services are built with it. To mend it: cargo xtask setup",
-        go.display()
-    );
     let directory = workspace::target().join("services");
     succeed(
-        Command::new(go)
-            .current_dir(workspace::services())
-            .env("GOROOT", goroot)
-            .env("GOCACHE", workspace::target().join("go/cache"))
-            // No other toolchain, no downloads, no C compiler, no settings of the person who runs this.
-            .envs([
-                ("GOTOOLCHAIN", "local"),
-                ("GOPROXY", "off"),
-                ("CGO_ENABLED", "0"),
-                ("GOENV", "off"),
-                ("GOFLAGS", ""),
-                ("GOWORK", "off"),
-            ])
+        go("go")?
             .args(["build", "-o"])
             .arg(format!("{}/", directory.display()))
             .arg("./..."),
     )
     .context("the test services do not build")?;
     Ok(directory)
+}
+
+/// A program of the installed Go, to be run on the services' sources.
+///
+/// # Errors
+///
+/// Go is not installed (`cargo xtask setup`).
+pub fn go(program: &str) -> anyhow::Result<Command> {
+    let goroot = workspace::goroot()?;
+    let program = goroot.join("bin").join(program);
+    anyhow::ensure!(
+        program.is_file(),
+        "there is no {}; the test services are built with it. To mend it: cargo xtask setup",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command
+        .current_dir(workspace::services())
+        .env("GOROOT", goroot)
+        .env("GOCACHE", workspace::target().join("go/cache"))
+        // No other toolchain, no downloads, no C compiler, no settings of the person who runs this.
+        .envs([
+            ("GOTOOLCHAIN", "local"),
+            ("GOPROXY", "off"),
+            ("CGO_ENABLED", "0"),
+            ("GOENV", "off"),
+            ("GOFLAGS", ""),
+            ("GOWORK", "off"),
+        ]);
+    Ok(command)
 }
 
 /// The program of a service.
@@ -157,6 +168,6 @@ pub fn wait_for_outcomes(client: &Process, more: usize) -> anyhow::Result<()> {
 }
 
 /// A time as Go's flags take it.
-pub fn go(time: Duration) -> String {
+pub fn go_time(time: Duration) -> String {
     format!("{}us", time.as_micros())
 }

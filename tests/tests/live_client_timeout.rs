@@ -6,7 +6,7 @@ use gopulse_tests::{
     gopulse::{self, Verdict, Watch},
     netns::Pair,
     process::Process,
-    services::{self, Service, go},
+    services::{self, Service, go_time},
     turn::Turn,
 };
 
@@ -19,7 +19,7 @@ fn give_up(scenario: &str, flag: &str, setting: &str) -> anyhow::Result<()> {
     let mut draw = Draw::new(scenario);
     let patience = draw.millis(300..800);
     let delay = patience + draw.millis(300..600);
-    let upload = Service::start("upload", &["-large-delay", &go(delay)])?;
+    let upload = Service::start("upload", &["-large-delay", &go_time(delay)])?;
     let client = services::program("client")?;
     let Verdict { status, report, .. } = gopulse::diagnose(&[
         "-d",
@@ -37,7 +37,7 @@ fn give_up(scenario: &str, flag: &str, setting: &str) -> anyhow::Result<()> {
         "-large-every",
         "1",
         flag,
-        &go(patience),
+        &go_time(patience),
     ])?;
 
     let found = report.only("client-timeout")?;
@@ -71,7 +71,7 @@ fn a_dialers_timeout_is_not_taken_for_the_clients() -> anyhow::Result<()> {
     let url = format!("http://{}:80/upload", Pair::NOBODY);
     let mut client = pair.near.command(services::program("client")?);
     client.args(["-url", &url, "-n", "0", "-timeout", "5s"]);
-    client.args(["-dial-timeout", &go(patience)]);
+    client.args(["-dial-timeout", &go_time(patience)]);
     let client = Process::start(&mut client)?;
     let watch = Watch::diagnose(&["--pid", &client.pid().to_string()])?;
     services::wait_for_outcomes(&client, 3)?;

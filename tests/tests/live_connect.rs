@@ -9,7 +9,7 @@ use gopulse_tests::{
     netns::Pair,
     process::Process,
     report::Finding,
-    services::{self, go},
+    services::{self, go_time},
     turn::Turn,
 };
 
@@ -27,7 +27,7 @@ fn dial_in_vain(
 ) -> anyhow::Result<()> {
     let url = format!("http://{host}:{PORT}/upload");
     let mut client = pair.near.command(services::program("client")?);
-    client.args(["-url", &url, "-n", "0", "-dial-timeout", &go(patience)]);
+    client.args(["-url", &url, "-n", "0", "-dial-timeout", &go_time(patience)]);
     let client = Process::start(&mut client)?;
     let watch = Watch::diagnose(&["--pid", &client.pid().to_string()])?;
     // Two whole attempts at least, wherever in an attempt the watch began.

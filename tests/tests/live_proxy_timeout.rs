@@ -9,7 +9,7 @@ use gopulse_tests::{
     gopulse::{self, Verdict, Watch},
     process::Process,
     report::Report,
-    services::{self, Outcome, Service, go},
+    services::{self, Outcome, Service, go_time},
     turn::Turn,
     wait,
 };
@@ -35,7 +35,7 @@ impl Scene {
                 "-upstream",
                 &upload.address.to_string(),
                 "-response-header-timeout",
-                &go(patience),
+                &go_time(patience),
                 "-on-error",
                 on_error,
             ],
@@ -60,7 +60,7 @@ impl Scene {
 /// An upload service that takes longer over large uploads than a gateway of this patience waits.
 fn slow_upload(draw: &mut Draw, patience: Duration) -> anyhow::Result<Service> {
     let delay = patience + draw.millis(300..600);
-    Service::start("upload", &["-large-delay", &go(delay)])
+    Service::start("upload", &["-large-delay", &go_time(delay)])
 }
 
 fn failed(outcomes: &[Outcome]) -> usize {
@@ -148,7 +148,7 @@ fn a_gateway_started_by_gopulse_is_watched_from_its_first_connection() -> anyhow
         "-upstream",
         &upload.address.to_string(),
         "-response-header-timeout",
-        &go(patience),
+        &go_time(patience),
     ])?;
     let url = format!("http://{address}/upload");
     let answers = || Ok(std::net::TcpStream::connect(&address).ok());
@@ -228,7 +228,14 @@ fn a_client_that_leaves_first_is_not_the_gateways_timeout() -> anyhow::Result<()
     let watch = Watch::diagnose(&["--port", &gateway.port()])?;
     let outcomes = services::upload(
         &format!("http://{}/upload", gateway.address),
-        &["-n", "2", "-large-every", "1", "-timeout", &go(patience)],
+        &[
+            "-n",
+            "2",
+            "-large-every",
+            "1",
+            "-timeout",
+            &go_time(patience),
+        ],
     )?;
     let Verdict { report, .. } = watch.finish()?;
 

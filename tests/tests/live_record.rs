@@ -73,7 +73,7 @@ fn a_full_disk_ends_the_recording_and_is_named() -> anyhow::Result<()> {
     let watch = record(&hello.port(), &recording)?;
     let url = format!("http://{}/", hello.address);
     succeed(Command::new("wrk").args(["-t1", "-c4", "-d2s", &url]))?;
-    let ended = watch.end()?;
+    let ended = watch.stop()?;
 
     assert!((1..=3).contains(&ended.status), "{ended:?}");
     assert!(ended.stderr.contains("No space left"), "{ended:?}");

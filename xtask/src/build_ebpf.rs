@@ -4,18 +4,19 @@
 use std::{env::consts::ARCH, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
+use gopulse_tests::workspace;
 use tracer_ebpf_build::{Prebuilt, Toolchain, compile, source_hash};
 
 use crate::{
     run::{cargo, run_quietly},
-    setup, workspace,
+    setup,
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Write nothing; prove that the kept object belongs to the source.
     #[arg(long)]
-    pub(crate) check: bool,
+    check: bool,
 }
 
 pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -46,12 +47,7 @@ fn build() -> anyhow::Result<()> {
 /// toolchain is installed, a build gives the same bytes. Another toolchain gives other bytes for the
 /// same source, so there only the hash and that it compiles can be told.
 pub(crate) fn check() -> anyhow::Result<()> {
-    let hash = source_hash(workspace::root(), ARCH)?;
-    let kept = Prebuilt::read(workspace::root()).and_then(|kept| {
-        let bytes = kept.object_for(&hash)?;
-        Ok((kept, bytes))
-    });
-    let (kept, bytes) = kept.context(
+    let (kept, bytes) = kept().context(
         "the object in tracer-ebpf/prebuilt/ does not belong to the source (cargo xtask build-ebpf makes it anew)",
     )?;
     let toolchain = match Toolchain::find() {
@@ -80,6 +76,14 @@ pub(crate) fn check() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The kept object and its bytes, if it was built from this source.
+pub(crate) fn kept() -> anyhow::Result<(Prebuilt, Vec<u8>)> {
+    let hash = source_hash(workspace::root(), ARCH)?;
+    let kept = Prebuilt::read(workspace::root())?;
+    let bytes = kept.object_for(&hash)?;
+    Ok((kept, bytes))
 }
 
 /// Makes cargo compile the kernel half again, though not the crates below it: a comparison with what

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use gopulse_tests::workspace;
 
 /// Runs a program to its end with this process's own output; fails if it does.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
@@ -43,6 +44,18 @@ pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The `gopulse` that demo, live tests and benchmarks run, built as it is shipped.
+pub(crate) fn release_gopulse() -> anyhow::Result<PathBuf> {
+    run(cargo().current_dir(workspace::root()).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "tracer-user",
+    ]))?;
+    Ok(workspace::target().join("release/gopulse"))
+}
+
 /// A program by name: in `PATH`, and where administration tools lie even if `PATH` leaves them out.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -50,11 +63,6 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
-}
-
-/// This process runs as root.
-pub(crate) fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
 }
 
 /// A command as a person would type it.

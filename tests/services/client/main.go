@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"gopulse.test/services/internal/tied"
 )
 
 func main() {
@@ -25,6 +27,7 @@ func main() {
 	every := flag.Int("large-every", 0, "every how many uploads one is large; 0 for none, 1 for all")
 	random := flag.Bool("random", false, "draw which ones are large, with the same share")
 	flag.Parse()
+	tied.ToParent()
 
 	uploader.Open()
 	sizes := make(chan int64)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gopulse.test/services/internal/serve"
+	"gopulse.test/services/internal/tied"
 )
 
 func main() {
@@ -19,6 +20,7 @@ func main() {
 		"what a client sees when the upstream fails: abort (the connection ends) or 502")
 	flag.BoolVar(&gateway.Traceparent, "traceparent", false, "give each request a traceparent")
 	flag.Parse()
+	tied.ToParent()
 
 	serve.Pprof(*pprof)
 	serve.HTTP(*address, gateway.Handler())

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"os"
 	"time"
+
+	"gopulse.test/services/internal/tied"
 )
 
 func main() {
@@ -16,6 +18,7 @@ func main() {
 	flag.DurationVar(&pace.Duration, "duration", 4*time.Second, "for how long")
 	flag.BoolVar(&pace.Fresh, "fresh", false, "a new connection for every request")
 	flag.Parse()
+	tied.ToParent()
 
 	json.NewEncoder(os.Stdout).Encode(pace.Run())
 }

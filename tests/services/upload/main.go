@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gopulse.test/services/internal/serve"
+	"gopulse.test/services/internal/tied"
 )
 
 func main() {
@@ -17,6 +18,7 @@ func main() {
 	flag.DurationVar(&archive.LargeDelay, "large-delay", 1500*time.Millisecond, "what a large one takes")
 	flag.DurationVar(&archive.SmallDelay, "small-delay", 0, "what a small one takes")
 	flag.Parse()
+	tied.ToParent()
 
 	serve.Pprof(*pprof)
 	mux := http.NewServeMux()

@@ -4,7 +4,9 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
 
-use crate::run::{find, is_root, run_quietly};
+use gopulse_tests::turn::is_root;
+
+use crate::run::{find, run_quietly};
 
 /// A program that tests use, its package, and what is skipped without it.
 const TOOLS: [(&str, &str, &str); 9] = [
@@ -14,28 +16,32 @@ const TOOLS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "scenarios with network namespaces"),
     ("nft", "nftables", "scenarios with dropped packets"),
     ("iptables", "iptables", "scenarios with dropped packets"),
-    ("curl", "curl", "the demo's commands to try"),
+    ("curl", "curl", "asking the services by hand"),
     ("setpriv", "util-linux", "runs without privileges"),
     ("python3", "python3", "Go for the test services"),
 ];
 
-/// Installs the programs that are missing.
-pub(super) fn install_tools() -> anyhow::Result<()> {
+/// Installs the programs that are missing; `false` where some still are.
+pub(super) fn install_tools() -> bool {
     let missing: Vec<_> = TOOLS
         .iter()
         .filter(|(program, ..)| find(program).is_none())
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return true;
     }
     let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
     if let Err(why) = install(&packages) {
         println!("setup: {why:#}");
-        for (program, _, without) in missing {
-            println!("setup: without {program} these are skipped: {without}");
-        }
     }
-    Ok(())
+    let still: Vec<_> = missing
+        .iter()
+        .filter(|(program, ..)| find(program).is_none())
+        .collect();
+    for (program, _, without) in &still {
+        println!("setup: without {program} these are skipped: {without}");
+    }
+    still.is_empty()
 }
 
 /// Installs packages by name.

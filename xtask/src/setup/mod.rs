@@ -10,22 +10,29 @@ pub(crate) mod go;
 
 use std::process::ExitCode;
 
-pub(crate) use go::Go;
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
 pub(crate) fn main(_: &Arguments) -> anyhow::Result<ExitCode> {
-    let go = everything()?;
-    println!("ready: {}", go.version());
+    if everything()? {
+        println!("setup: everything is there");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What tests and benchmarks need.
-pub(crate) fn everything() -> anyhow::Result<Go> {
-    apt::install_tools()?;
-    if let Err(why) = bpf::install() {
+/// Brings what tests and benchmarks need; `false` where they will have to skip some.
+pub(crate) fn everything() -> anyhow::Result<bool> {
+    let tools = apt::install_tools();
+    let compiler = kernel_half();
+    go::install()?;
+    Ok(tools && compiler)
+}
+
+/// Brings what compiles the kernel half; `false` where it cannot be had.
+pub(crate) fn kernel_half() -> bool {
+    let installed = bpf::install();
+    if let Err(why) = &installed {
         println!("setup: {why:#}; the object kept in tracer-ebpf/prebuilt/ is used");
     }
-    go::install()
+    installed.is_ok()
 }
