@@ -134,7 +134,7 @@ pub fn http_status(line: &[u8; 12]) -> u16 {
     }
     let digit = |byte: u8| u16::from(byte.wrapping_sub(b'0'));
     let status = digit(line[9]) * 100 + digit(line[10]) * 10 + digit(line[11]);
-    if status >= 100 && status < 1000 {
+    if matches!(status, 100..1000) {
         status
     } else {
         0
@@ -144,7 +144,7 @@ pub fn http_status(line: &[u8; 12]) -> u16 {
 /// Whether these are the first bytes of an HTTP/1 request: a method is a word in capitals.
 #[inline(always)]
 pub fn begins_request(bytes: &[u8; 4]) -> bool {
-    let capital = |byte: u8| byte >= b'A' && byte <= b'Z';
+    let capital = |byte: u8| byte.is_ascii_uppercase();
     capital(bytes[0])
         && capital(bytes[1])
         && capital(bytes[2])

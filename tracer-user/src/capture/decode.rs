@@ -38,8 +38,6 @@ pub(super) enum Record {
     Process {
         /// `PROCESS_…`.
         what: u16,
-        /// When.
-        at: BootInstant,
         /// Which.
         pid: Pid,
         /// Its parent, for a fork.
@@ -114,7 +112,6 @@ impl Decoder {
                 let (process, _) = wire::ProcessChange::read_from_prefix(bytes).ok()?;
                 Some(Record::Process {
                     what: header.what,
-                    at,
                     pid: process.tgid,
                     parent: process.parent,
                 })

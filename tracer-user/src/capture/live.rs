@@ -1,7 +1,7 @@
 //! A capture that runs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     process::{Child, Command},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -18,6 +18,7 @@ use super::{
     Attached, CaptureError, Sink,
     attach::{Probes, chain},
     decode::{self, Change, Decoder, Record},
+    linger::Linger,
     looks::{Answer, Looks, Pprof, now},
     peers::Peers,
     processes::Processes,
@@ -32,8 +33,8 @@ use crate::event::{
 const DRAIN: Duration = Duration::from_millis(5);
 /// Records taken before housekeeping gets its turn.
 const BATCH: usize = 100_000;
-/// A closed socket's addresses are kept for its last packets.
-const LINGER: Duration = Duration::from_secs(3);
+/// A process that ended is remembered for its last events.
+const REMEMBERED: Duration = Duration::from_secs(3);
 /// The last snapshots of goroutines may take this long.
 const LAST_LOOK: Duration = Duration::from_millis(1500);
 
@@ -70,7 +71,7 @@ pub struct Live {
     options: Options,
     /// Sockets whose local port is not known yet, with what was told of them.
     unaddressed: HashMap<SocketId, Event>,
-    lingering: VecDeque<(Instant, Address, SocketId)>,
+    linger: Linger,
     ended: Vec<(Instant, Pid)>,
     lost: [u64; Loss::COUNT as usize],
 }
@@ -131,7 +132,7 @@ impl Live {
             looks: Looks::new(options.pprof.clone()),
             options,
             unaddressed: HashMap::new(),
-            lingering: VecDeque::new(),
+            linger: Linger::default(),
             ended: Vec::new(),
             lost: [0; Loss::COUNT as usize],
         };
@@ -306,9 +307,7 @@ impl Live {
                 self.look_at(pid, relation, sink);
             }
             _ => {
-                if !std::path::Path::new(&format!("/proc/{pid}/task/{pid}")).exists()
-                    || self.processes.get(pid).is_some()
-                {
+                if self.processes.get(pid).is_some() {
                     self.ended.push((Instant::now(), pid));
                     tell(sink, Fact::ProcessEnded { pid });
                 }
@@ -385,7 +384,7 @@ impl Live {
             CHANGE_LOCAL_CLOSED if awaiting && role == Role::Client => {
                 self.look_at_other_end(socket, &address, at, sink);
             }
-            CHANGE_CLOSED => self.lingering.push_back((Instant::now(), address, socket)),
+            CHANGE_CLOSED => self.linger.closed(&address, socket),
             _ => {}
         }
     }
@@ -473,26 +472,10 @@ impl Live {
         if let Some(peer) = self.peers.next() {
             self.follow_peers(vec![peer], sink);
         }
-        while let Some((when, address, socket)) = self.lingering.front().copied() {
-            if when.elapsed() < LINGER {
-                break;
-            }
-            self.lingering.pop_front();
-            let key = bytes(&address);
-            let same = self
-                .maps
-                .tuples
-                .get(&key, 0)
-                .ok()
-                .and_then(|tuple| Tuple::read_from_bytes(&tuple).ok())
-                .is_some_and(|tuple| tuple.socket == socket.0);
-            if same {
-                let _ = self.maps.tuples.remove(&key);
-            }
-        }
+        self.linger.sweep(&mut self.maps);
         let processes = &mut self.processes;
         self.ended.retain(|(when, pid)| {
-            let kept = when.elapsed() < LINGER;
+            let kept = when.elapsed() < REMEMBERED;
             if !kept {
                 processes.forget(*pid);
             }

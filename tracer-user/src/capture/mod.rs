@@ -7,6 +7,7 @@
 mod attach;
 mod decode;
 mod head;
+mod linger;
 mod live;
 mod looks;
 mod peers;
