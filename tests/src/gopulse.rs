@@ -146,12 +146,7 @@ impl Watch {
         self.end()
     }
 
-    /// Its end when the time is over.
-    ///
-    /// # Errors
-    ///
-    /// It does not end.
-    pub fn end(self) -> anyhow::Result<Ended> {
+    fn end(self) -> anyhow::Result<Ended> {
         self.0.wait(PATIENCE)
     }
 }
