@@ -6,6 +6,8 @@
 
 mod attach;
 mod decode;
+mod drain;
+mod follow;
 mod head;
 mod linger;
 mod live;

@@ -14,8 +14,11 @@ use super::{
 };
 use crate::{
     capture::{Options, Sink},
+    detect,
     event::{BootInstant, Event, Fact, Packet, Process, Source, Unseen},
+    model::Model,
     recording::{End, Losses, RecordingError, Writer},
+    report::Report,
 };
 
 #[derive(Args)]
@@ -62,6 +65,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 /// Writes what it is handed, and keeps the model for the report that goes into the recording.
 struct Recorder {
     writer: Writer,
+    model: Model,
     targets: Vec<Process>,
     losses: Losses,
     events: u64,
@@ -73,6 +77,7 @@ impl Recorder {
     fn create(directory: &Path, source: &Source) -> Result<Self, RecordingError> {
         Ok(Self {
             writer: Writer::create(directory, source)?,
+            model: Model::new(source.clone()),
             targets: Vec::new(),
             losses: Losses::default(),
             events: 0,
@@ -89,11 +94,27 @@ impl Recorder {
             say(&format!(
                 "gopulse: {error}\n  the recording ends here; the trace goes on"
             ));
+            self.model.apply(&Event {
+                at: self.last,
+                fact: Fact::Unseen(Unseen {
+                    what: "the rest of the recording".to_owned(),
+                    why: error.to_string(),
+                    remedy: "record to a file system with more room".to_owned(),
+                }),
+            });
             self.failed = Some(error);
         }
     }
 
     fn finish(mut self, directory: &Path) -> anyhow::Result<Outcome> {
+        self.model.end(self.last);
+        let findings = detect::findings(&self.model);
+        let report = Report::new(&self.model, &findings);
+        let json = serde_json::to_vec_pretty(&report).context("cannot write the report as JSON")?;
+        if self.failed.is_none() {
+            let attached = self.writer.attach("report.json", &json);
+            self.check(attached);
+        }
         let failed = self.failed.is_some();
         let end = End {
             ended: self.last,
@@ -103,7 +124,7 @@ impl Recorder {
         self.writer.finish(end)?;
         say(&format!(
             "{} in {}{}; gopulse diagnose {} tells more",
-            match 0 {
+            match findings.len() {
                 0 => "nothing wrong was found".to_owned(),
                 1 => "1 finding".to_owned(),
                 many => format!("{many} findings"),
@@ -141,6 +162,7 @@ impl Sink for Recorder {
             let written = self.writer.event(&event);
             self.check(written);
         }
+        self.model.apply(&event);
     }
 
     fn packet(&mut self, packet: Packet) {

@@ -13,7 +13,7 @@ use nix::{
 use super::{samples, *};
 use crate::{
     event::{BootInstant, Event, Packet, SocketId, SourceKind, Unseen},
-    export::pcapng::tests::run,
+    pcapng::tests::run,
 };
 
 /// A directory for one test, and a path in it where nothing is yet.

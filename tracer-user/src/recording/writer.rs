@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     event::{BootInstant, Event, Fact, Packet, Process, Snapshot, SnapshotSource, Source},
-    export::pcapng,
+    pcapng,
 };
 
 /// Room set aside for the final `meta.json`, so that a full disk cannot keep it from being written.

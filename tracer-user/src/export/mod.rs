@@ -1,3 +1,0 @@
-//! Recordings in the formats of other tools.
-
-pub mod pcapng;
