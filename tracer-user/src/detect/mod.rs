@@ -1,1 +1,100 @@
 //! One file a rule: from the model to findings.
+//!
+//! In comes a [`Model`]; out come [`Finding`]s, each with its evidence, the harm measured, how sure
+//! it is and what was missing to be sure. A finding never claims more than was seen: where two
+//! readings of the same events are possible, the harmless one holds. Nothing here does I/O or reads
+//! a clock, so a recording gives the same findings as the live run.
+
+mod client_timeout;
+mod connect_refused;
+mod connect_timeout;
+mod connecting;
+mod docket;
+mod empty_response;
+mod finding;
+mod give_up;
+mod harm;
+mod limit;
+mod occasion;
+mod own_code;
+mod proxy_timeout;
+mod scene;
+mod telling;
+#[cfg(test)]
+mod tests;
+pub(crate) mod wording;
+
+pub use finding::{
+    Confidence, Doubt, Ends, Evidence, Finding, Measured, Rule, Setting, Severity, Starter,
+    Subject, Witness,
+};
+pub use own_code::{brief, is_standard, own_frame};
+
+pub(crate) use finding::rfc3339_nanoseconds;
+
+use crate::model::Model;
+
+use docket::Docket;
+use scene::Scene;
+use wording::{count, join};
+
+/// Every rule; causes before what they may cause.
+const RULES: [fn(&Scene<'_>, &mut Docket); 5] = [
+    connect_refused::find,
+    connect_timeout::find,
+    proxy_timeout::find,
+    client_timeout::find,
+    empty_response::find,
+];
+
+/// What is wrong, the worst first, causes before their consequences.
+#[must_use]
+pub fn findings(model: &Model) -> Vec<Finding> {
+    let scene = Scene::of(model);
+    let mut docket = Docket::default();
+    for rule in RULES {
+        rule(&scene, &mut docket);
+    }
+    let mut findings = docket.close();
+    if let Some(lost) = losses(model) {
+        for finding in &mut findings {
+            let doubted = Confidence::of(finding.confidence).but(Doubt::Losses);
+            finding.confidence = doubted.number();
+            let before = finding.incomplete.take();
+            finding.incomplete = Some(
+                before
+                    .into_iter()
+                    .chain([lost.clone()])
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
+        }
+    }
+    findings
+}
+
+/// What was lost, in a sentence or two.
+fn losses(model: &Model) -> Option<String> {
+    let mut told = Vec::new();
+    let losses = model.losses();
+    if !losses.is_empty() {
+        let lost: u64 = losses.values().sum();
+        let by: Vec<String> = losses.keys().map(|probe| (*probe).to_owned()).collect();
+        told.push(format!(
+            "{} lost in this window (by {}), so counts are lower bounds.",
+            count(lost, "record was", "records were"),
+            join(&by)
+        ));
+    }
+    if model.forgotten() > 0 {
+        told.push(format!(
+            "More went wrong than is kept: {} too many, so counts are lower bounds.",
+            count(
+                model.forgotten(),
+                "connection or exchange",
+                "connections or exchanges"
+            )
+        ));
+    }
+    (!told.is_empty()).then(|| told.join(" "))
+}

@@ -1,0 +1,187 @@
+//! What `connect-refused` and `connect-timeout` have in common: connects of one process to one
+//! address that came to nothing.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use crate::{
+    event::{ConnectFailure, Pid},
+    model::{Asking, Connection, Model, Traffic},
+};
+
+use super::{
+    finding::{Confidence, Evidence, Finding, Measured, Rule, Severity, Subject, Witness},
+    harm::Harm,
+    own_code::own_frame,
+    scene::Scene,
+    telling::{Timeline, wireshark_filter},
+};
+
+/// Failed connects of one process to one address, in the order of time, and all others there.
+pub(super) struct Attempts<'m> {
+    pub(super) pid: Pid,
+    pub(super) remote: SocketAddr,
+    pub(super) failed: Vec<&'m Connection>,
+    pub(super) asked: Traffic,
+    pub(super) harm: Harm,
+}
+
+impl<'m> Attempts<'m> {
+    /// Gathers those connects that `fits`, by process and address. Those that lost a race against
+    /// another address of the same name do not count.
+    pub(super) fn gather(scene: &Scene<'m>, fits: impl Fn(&Connection) -> bool) -> Vec<Self> {
+        let mut by_peer: BTreeMap<(Pid, SocketAddr), Vec<&'m Connection>> = BTreeMap::new();
+        for connection in scene.clients() {
+            if fits(connection) && !scene.lost_a_race(connection) {
+                by_peer
+                    .entry((connection.pid, connection.remote))
+                    .or_default()
+                    .push(connection);
+            }
+        }
+        by_peer
+            .into_iter()
+            .map(|((pid, remote), failed)| Self {
+                pid,
+                remote,
+                harm: harm(scene, &failed),
+                failed,
+                asked: scene.model.asked(pid, remote),
+            })
+            .collect()
+    }
+
+    /// The share of attempts at this address that failed.
+    pub(super) fn failed_share(&self) -> f64 {
+        self.failed.len() as f64 / self.asked.connections.max(1) as f64
+    }
+
+    /// The finding, but for title, explanation and advice.
+    pub(super) fn finding(
+        &self,
+        scene: &Scene<'m>,
+        rule: Rule,
+        severity: Severity,
+        example: &'m Connection,
+    ) -> Finding {
+        let model = scene.model;
+        let mut measured = Measured {
+            attempts: Some(self.asked.connections),
+            established: Some(self.asked.established),
+            ..Measured::default()
+        };
+        if self.harm.harmed() > 0 {
+            self.harm.measure(&mut measured);
+        }
+        let frames = model.frames(example.opened_at);
+        Finding {
+            id: String::new(),
+            caused_by: None,
+            rule,
+            severity,
+            confidence: Confidence::SEEN.number(),
+            count: self.failed.len() as u64,
+            title: String::new(),
+            explanation: String::new(),
+            process: Subject::of(model, self.pid),
+            connection: Some(example.into()),
+            related_connections: Vec::new(),
+            setting: None,
+            code: own_frame(frames).cloned(),
+            goroutines: opener(model, example).into_iter().collect(),
+            measured,
+            evidence: evidence(model, example),
+            advice: Vec::new(),
+            wireshark_filter: wireshark_filter([example].into_iter()),
+            incomplete: None,
+        }
+    }
+}
+
+/// Requests that were in flight when a connect failed, and failed at once.
+fn harm(scene: &Scene<'_>, failed: &[&Connection]) -> Harm {
+    let pairings: Vec<_> = failed
+        .iter()
+        .filter_map(|connection| {
+            scene.served.pair(&Asking {
+                pid: connection.pid,
+                started: connection.opened,
+                until: connection.connect_failed?.at,
+                goroutine: None,
+                head: None,
+            })
+        })
+        .collect();
+    Harm::of(scene.model, pairings.iter())
+}
+
+fn opener(model: &Model, connection: &Connection) -> Option<Witness> {
+    let actor = connection.opened_by?;
+    let frames = model.frames(connection.opened_at);
+    Some(Witness {
+        process: Subject::of(model, actor.pid),
+        id: actor.goroutine.filter(|_| !frames.is_empty())?,
+        state: "running".into(),
+        wait_s: None,
+        attribution: actor.attribution,
+        frames: frames.to_vec(),
+        created_by: None,
+    })
+}
+
+fn evidence(model: &Model, connection: &Connection) -> Vec<Evidence> {
+    let who = model.name(connection.pid);
+    let remote = connection.remote;
+    let mut timeline = Timeline::of(model);
+    timeline.add(
+        connection.opened,
+        "connect",
+        format!("{who} sends a SYN to {remote}"),
+    );
+    timeline.add_if(connection.established, "established", || {
+        format!(
+            "after {} further SYNs the connection is established",
+            connection.syn_retransmits
+        )
+    });
+    if let Some(failed) = connection.connect_failed {
+        let (event, detail) = match failed.why {
+            ConnectFailure::Refused => ("reset", format!("{remote} answers with RST")),
+            ConnectFailure::TimedOut => (
+                "timeout",
+                "the kernel gives up sending SYNs (ETIMEDOUT)".into(),
+            ),
+            ConnectFailure::Abandoned => ("close", format!("{who} gives up; no answer had come")),
+            ConnectFailure::Error(errno) => (
+                "error",
+                format!("the kernel gives up ({})", errno_name(errno)),
+            ),
+        };
+        timeline.add(failed.at, event, detail);
+    } else if connection.connecting() {
+        timeline.add(
+            model.now(),
+            "waiting",
+            "no answer by the end of the window".into(),
+        );
+    }
+    timeline.evidence()
+}
+
+/// The name of an error number (asm-generic/errno.h).
+pub(super) fn errno_name(errno: i32) -> String {
+    match errno {
+        101 => "ENETUNREACH, no route to the network".into(),
+        110 => "ETIMEDOUT, no answer".into(),
+        112 => "EHOSTDOWN, the host is down".into(),
+        113 => "EHOSTUNREACH, no route to the host".into(),
+        other => format!("errno {other}"),
+    }
+}
+
+/// `address` is one of this host's own.
+pub(super) fn is_here(model: &Model, address: SocketAddr) -> bool {
+    address.ip().is_loopback()
+        || model
+            .connections()
+            .any(|connection| connection.local.ip() == address.ip())
+}

@@ -1,0 +1,90 @@
+//! Findings in the making: who causes whom, and in which order they are told.
+
+use std::collections::HashSet;
+
+use crate::event::SocketId;
+
+use super::finding::Finding;
+
+/// A finding whose place in the report is not known yet.
+#[derive(Debug)]
+pub(super) struct Case {
+    /// What will be told; its `id` and `caused_by` are set at the end.
+    pub(super) finding: Finding,
+    /// The place of its cause in the docket.
+    pub(super) cause: Option<usize>,
+    /// Connections whose end, or whose failed requests, this case explains.
+    pub(super) explains: HashSet<SocketId>,
+}
+
+/// All cases so far. Rules run causes first, so a later one finds here what explains its own.
+#[derive(Debug, Default)]
+pub(super) struct Docket {
+    cases: Vec<Case>,
+}
+
+impl Docket {
+    pub(super) fn add(&mut self, case: Case) {
+        self.cases.push(case);
+    }
+
+    /// The case that explains what happened on `socket`.
+    pub(super) fn explaining(&self, socket: SocketId) -> Option<usize> {
+        self.cases
+            .iter()
+            .position(|case| case.explains.contains(&socket))
+    }
+
+    /// The findings as they are told: the worst story first, and within each story the cause before
+    /// its consequences, which are never worse than it.
+    pub(super) fn close(mut self) -> Vec<Finding> {
+        for place in 0..self.cases.len() {
+            let cause = self.cases.get(place).and_then(|case| case.cause);
+            let worst = cause
+                .and_then(|cause| self.cases.get(cause))
+                .map(|case| case.finding.severity);
+            if let (Some(worst), Some(case)) = (worst, self.cases.get_mut(place)) {
+                case.finding.severity = case.finding.severity.min(worst);
+            }
+        }
+        let mut stories: Vec<usize> = (0..self.cases.len())
+            .filter(|place| self.cases.get(*place).is_some_and(|c| c.cause.is_none()))
+            .collect();
+        stories.sort_by_key(|place| self.cases.get(*place).map(|case| rank(&case.finding)));
+        let mut told = Vec::new();
+        for story in stories {
+            self.tell(story, None, &mut told);
+        }
+        told
+    }
+
+    fn tell(&self, place: usize, cause: Option<&str>, told: &mut Vec<Finding>) {
+        let Some(case) = self.cases.get(place) else {
+            return;
+        };
+        let id = format!("f{}", told.len() + 1);
+        told.push(Finding {
+            id: id.clone(),
+            caused_by: cause.map(Into::into),
+            ..case.finding.clone()
+        });
+        for (consequence, case) in self.cases.iter().enumerate() {
+            if case.cause == Some(place) && consequence > place {
+                self.tell(consequence, Some(&id), told);
+            }
+        }
+    }
+}
+
+/// The worst harm first; of equal ones the more frequent, then the earlier.
+fn rank(finding: &Finding) -> impl Ord + use<> {
+    use std::cmp::Reverse;
+    let harmed = finding.measured.requests_harmed.unwrap_or(0);
+    let first = finding.evidence.first().map(|evidence| evidence.time);
+    (
+        Reverse(finding.severity),
+        Reverse(harmed),
+        Reverse(finding.count),
+        first,
+    )
+}

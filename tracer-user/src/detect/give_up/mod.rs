@@ -1,0 +1,155 @@
+//! Every time a process gave up waiting for another: at connecting, or for a response.
+//!
+//! Whether that is a proxy's doing or a plain client's is for the rules to say; here it is found out
+//! that it was a limit of time and no other reason, which limit, and which request suffered.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use crate::{
+    event::{BootInstant, Pid, SocketId, StackId},
+    model::{Asking, Connection, Decided, Exchange, PairedBy, Pairing},
+};
+
+use super::{
+    finding::{Confidence, Doubt},
+    harm::Fate,
+    limit::{Limit, runs},
+    scene::Scene,
+};
+
+mod decided;
+mod dialling;
+mod undecided;
+
+/// A process gave up.
+#[derive(Debug)]
+pub(super) struct GiveUp<'m> {
+    /// On whom.
+    pub(super) connection: &'m Connection,
+    /// Waiting for the response to this; `None` while it was connecting.
+    pub(super) exchange: Option<Exchange>,
+    /// When it decided to, or closed where no decision was seen.
+    pub(super) at: BootInstant,
+    /// How long it had waited, from the moment on that its limit counts from.
+    pub(super) waited: Duration,
+    /// What ran out.
+    pub(super) limit: Limit,
+    /// The decision.
+    pub(super) decision: Option<&'m Decided>,
+    /// Where it was decided, or closed.
+    pub(super) stack: Option<StackId>,
+    /// The request it was serving meanwhile.
+    pub(super) serving: Option<Pairing>,
+    /// How sure that is.
+    pub(super) confidence: Confidence,
+    /// Reasons to be less sure.
+    pub(super) doubts: Vec<Doubt>,
+}
+
+impl GiveUp<'_> {
+    /// What became of the request being served.
+    pub(super) fn fate(&self, scene: &Scene<'_>) -> Option<Fate> {
+        let serving = self.serving.as_ref()?;
+        let connection = scene.model.connection(serving.socket)?;
+        Some(Fate::of(connection, &serving.exchange))
+    }
+}
+
+/// All of them, in the order of time.
+pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
+    let mut all = decided::all(scene);
+    all.extend(undecided::all(scene));
+    let (checked, blamed): (Vec<_>, HashSet<SocketId>) = dialling::client_timeouts(scene);
+    all.extend(checked);
+    all.extend(dialling::abandoned(scene).filter(|dial| !blamed.contains(&dial.connection.socket)));
+    all.sort_by_key(|give_up| give_up.at);
+    all
+}
+
+/// What give-ups are told together by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    pub(super) pid: Pid,
+    pub(super) upstream: SocketAddr,
+    pub(super) limit: Limit,
+    /// Different limits of the same name, the shortest first.
+    run: usize,
+}
+
+/// Those that are one finding: of the same process, on the same address, by the same setting.
+pub(super) fn grouped<'g, 'm>(
+    give_ups: impl Iterator<Item = &'g GiveUp<'m>>,
+) -> BTreeMap<Kind, Vec<&'g GiveUp<'m>>>
+where
+    'm: 'g,
+{
+    let mut by_name: BTreeMap<_, Vec<&GiveUp<'_>>> = BTreeMap::new();
+    for give_up in give_ups {
+        let connection = give_up.connection;
+        by_name
+            .entry((connection.pid, connection.remote, give_up.limit))
+            .or_default()
+            .push(give_up);
+    }
+    let mut groups: BTreeMap<Kind, Vec<&GiveUp<'_>>> = BTreeMap::new();
+    for ((pid, upstream, limit), together) in by_name {
+        let waits: Vec<Duration> = together.iter().map(|give_up| give_up.waited).collect();
+        // A deadline is handed down from caller to caller, so its waits differ and are one all the same.
+        let runs = if limit == Limit::Context {
+            vec![0; waits.len()]
+        } else {
+            runs(&waits)
+        };
+        for (give_up, run) in together.into_iter().zip(runs) {
+            let kind = Kind {
+                pid,
+                upstream,
+                limit,
+                run,
+            };
+            groups.entry(kind).or_default().push(give_up);
+        }
+    }
+    groups
+}
+
+/// The request that the owner of `connection` was serving while it waited on it, with the doubts
+/// that come with the way it was found.
+fn serving(
+    scene: &Scene<'_>,
+    connection: &Connection,
+    exchange: Option<&Exchange>,
+    until: BootInstant,
+    goroutine: Option<u64>,
+) -> (Option<Pairing>, Vec<Doubt>) {
+    let pairing = scene.served.pair(&Asking {
+        pid: connection.pid,
+        started: exchange.map_or(connection.opened, |exchange| exchange.started),
+        until,
+        goroutine,
+        head: exchange.and_then(|exchange| exchange.head.as_ref()),
+    });
+    let mut doubts = Vec::new();
+    if let Some(pairing) = &pairing {
+        if matches!(pairing.by, PairedBy::Containment | PairedBy::Aftermath) {
+            doubts.push(Doubt::RequestInferred);
+        }
+        if pairing.rivals > 0 {
+            doubts.push(Doubt::Ambiguous);
+        }
+    }
+    (pairing, doubts)
+}
+
+/// Who had asked for `serving` left before `at`: then nobody was kept waiting, and what was given up
+/// was given up for that reason.
+fn client_had_left(scene: &Scene<'_>, serving: Option<&Pairing>, at: BootInstant) -> bool {
+    serving
+        .and_then(|pairing| scene.model.connection(pairing.socket))
+        .and_then(Connection::peer_left)
+        .is_some_and(|left| left <= at)
+}

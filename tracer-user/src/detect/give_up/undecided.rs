@@ -1,0 +1,131 @@
+//! Give-ups of which only the close was seen: programs that are not Go, or a Go program whose
+//! deciders could not be probed.
+//!
+//! A client may leave for many reasons: its user pressed a key, a load generator came to its end,
+//! another answer was faster. So time is blamed only where the same wait is seen again and again, or
+//! where a request was harmed by it. And a response must have been due at all, which only HTTP
+//! promises: a log shipper that is never answered gives up on nobody.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use crate::{
+    event::{BootInstant, Pid},
+    model::{Connection, Exchange},
+};
+
+use super::{
+    super::{
+        finding::{Confidence, Doubt},
+        limit::{Limit, alike},
+        scene::Scene,
+    },
+    GiveUp, client_had_left, serving,
+};
+
+/// Nobody sets a limit shorter than this; whoever leaves sooner had another reason.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// Waits of the same length that make a limit.
+const ENOUGH: usize = 3;
+
+/// Closes this close together may be one act: a load generator that stops, a pool that is emptied.
+const ONE_ACT: Duration = Duration::from_millis(20);
+
+pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
+    let mut by_peer: HashMap<(Pid, SocketAddr), Vec<GiveUp<'m>>> = HashMap::new();
+    for connection in scene.clients() {
+        if let Some(give_up) = on(scene, connection) {
+            by_peer
+                .entry((connection.pid, connection.remote))
+                .or_default()
+                .push(give_up);
+        }
+    }
+    by_peer
+        .into_values()
+        .flat_map(|together| believable(scene, together))
+        .collect()
+}
+
+fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<GiveUp<'m>> {
+    if !connection.decisions.is_empty() {
+        return None;
+    }
+    let closed = connection.local_closed?;
+    let exchange = connection.exchanges().pop().filter(awaits_a_response)?;
+    let waited = closed.at.since(exchange.request_ended);
+    let peer_first = connection.peer_left().is_some_and(|left| left <= closed.at);
+    if peer_first || waited < SHORTEST || scene.exiting(connection.pid, closed.at) {
+        return None;
+    }
+    let (serving, doubts) = serving(scene, connection, Some(&exchange), closed.at, None);
+    if client_had_left(scene, serving.as_ref(), closed.at) {
+        return None;
+    }
+    Some(GiveUp {
+        connection,
+        exchange: Some(exchange),
+        at: closed.at,
+        waited,
+        limit: Limit::Unknown,
+        decision: None,
+        stack: closed.stack,
+        serving,
+        confidence: Confidence::from_timing(1),
+        doubts,
+    })
+}
+
+fn awaits_a_response(exchange: &Exchange) -> bool {
+    exchange.head.is_some() && exchange.request_bytes > 0 && !exchange.answered()
+}
+
+/// Of the give-ups on one peer, those that waited alike, and those that harmed a request.
+fn believable<'m>(scene: &Scene<'m>, mut together: Vec<GiveUp<'m>>) -> Vec<GiveUp<'m>> {
+    together.sort_by_key(|give_up| give_up.waited);
+    let crowd = crowd(&together);
+    let confidence = Confidence::from_timing(crowd.len());
+    let mut believed = Vec::new();
+    for (place, mut give_up) in together.into_iter().enumerate() {
+        if crowd.contains(&place) {
+            give_up.confidence = confidence;
+            believed.push(give_up);
+        } else if give_up.fate(scene).is_some_and(|fate| fate.is_harm()) {
+            give_up.doubts.push(Doubt::SettingUnknown);
+            believed.push(give_up);
+        }
+    }
+    believed
+}
+
+/// The largest run of alike waits, ended by separate acts; empty where there are too few.
+fn crowd(sorted: &[GiveUp<'_>]) -> std::ops::Range<usize> {
+    let mut best = 0..0;
+    let mut from = 0;
+    for (to, longest) in sorted.iter().enumerate() {
+        while sorted
+            .get(from)
+            .is_some_and(|shortest| !alike(shortest.waited, longest.waited))
+        {
+            from += 1;
+        }
+        if to + 1 - from > best.len() {
+            best = from..to + 1;
+        }
+    }
+    let times = sorted.get(best.clone()).unwrap_or_default();
+    if separate_acts(times.iter().map(|give_up| give_up.at)) >= ENOUGH {
+        best
+    } else {
+        0..0
+    }
+}
+
+fn separate_acts(times: impl Iterator<Item = BootInstant>) -> usize {
+    let mut times: Vec<BootInstant> = times.collect();
+    times.sort();
+    let gaps = times
+        .windows(2)
+        .filter(|pair| matches!(pair, [one, next] if next.since(*one) > ONE_ACT));
+    gaps.count() + usize::from(!times.is_empty())
+}

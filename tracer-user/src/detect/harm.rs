@@ -1,0 +1,217 @@
+//! What became of the requests that a process was serving.
+//!
+//! Harm is counted in requests served, not in upstream calls: a gateway that tried three times for
+//! one request harmed one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    event::SocketId,
+    model::{Connection, Exchange, Model, Pairing, Traffic},
+};
+
+use super::{
+    finding::{Measured, Severity},
+    wording::{bytes, count, join},
+};
+
+/// A share of harmed requests from which on the harm is critical.
+const CRITICAL_SHARE: f64 = 0.05;
+
+/// Sizes are worth telling where at least this share of the fine requests was smaller than every
+/// harmed one.
+const TELLING_SHARE: f64 = 0.95;
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    /// Its connection was closed by the server with no byte of a response.
+    Empty,
+    /// It was answered with this status, 500 or above.
+    Failed(u16),
+    /// It was answered well.
+    Fine,
+    /// Who asked left before.
+    ClientLeft,
+    /// The window ended first.
+    Open,
+}
+
+impl Fate {
+    pub(super) fn of(connection: &Connection, exchange: &Exchange) -> Self {
+        if exchange.answered() {
+            return match exchange.status {
+                Some(status) if status >= 500 => Self::Failed(status),
+                _ => Self::Fine,
+            };
+        }
+        match (connection.left(), connection.peer_left()) {
+            (_, Some(peer)) if connection.left().is_none_or(|left| peer <= left) => {
+                Self::ClientLeft
+            }
+            (Some(_), _) => Self::Empty,
+            _ => Self::Open,
+        }
+    }
+
+    pub(super) fn is_harm(self) -> bool {
+        matches!(self, Self::Empty | Self::Failed(_))
+    }
+}
+
+/// The requests that some trouble touched, and all others served at the same place.
+#[derive(Debug, Default)]
+pub(super) struct Harm {
+    fates: BTreeMap<(SocketId, u32), (Fate, u64)>,
+    served: Traffic,
+}
+
+impl Harm {
+    pub(super) fn of<'p>(model: &Model, touched: impl Iterator<Item = &'p Pairing>) -> Self {
+        let mut harm = Self::default();
+        let mut places = BTreeSet::new();
+        for pairing in touched {
+            let Some(connection) = model.connection(pairing.socket) else {
+                continue;
+            };
+            let fate = Fate::of(connection, &pairing.exchange);
+            let key = (pairing.socket, pairing.exchange.number);
+            harm.fates
+                .insert(key, (fate, pairing.exchange.request_bytes));
+            if places.insert((connection.pid, connection.local.port())) {
+                harm.served
+                    .add(&model.served(connection.pid, connection.local));
+            }
+        }
+        harm
+    }
+
+    pub(super) fn harmed(&self) -> u64 {
+        self.fates
+            .values()
+            .filter(|(fate, _)| fate.is_harm())
+            .count() as u64
+    }
+
+    pub(super) fn empty(&self) -> u64 {
+        self.fates
+            .values()
+            .filter(|(fate, _)| *fate == Fate::Empty)
+            .count() as u64
+    }
+
+    /// The connections on which a request was harmed.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketId> {
+        self.fates
+            .iter()
+            .filter(|(_, (fate, _))| fate.is_harm())
+            .map(|((socket, _), _)| *socket)
+    }
+
+    /// Nobody harmed is worth knowing; one harmed is a warning; one in twenty is critical.
+    pub(super) fn severity(&self) -> Severity {
+        let harmed = self.harmed();
+        let all = self.served.exchanges.exchanges.max(harmed);
+        if harmed == 0 {
+            Severity::Info
+        } else if harmed as f64 >= all as f64 * CRITICAL_SHARE {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        }
+    }
+
+    pub(super) fn measure(&self, measured: &mut Measured) {
+        measured.requests = Some(self.served.exchanges.exchanges);
+        measured.requests_harmed = Some(self.harmed());
+        measured.requests_fine = Some(self.served.exchanges.fine());
+        for (fate, _) in self.fates.values() {
+            let status = match fate {
+                Fate::Empty => "none".to_owned(),
+                Fate::Failed(status) => status.to_string(),
+                Fate::Fine | Fate::ClientLeft | Fate::Open => continue,
+            };
+            *measured.harmed_by_status.entry(status).or_default() += 1;
+        }
+    }
+
+    /// The harm in a sentence or two.
+    pub(super) fn sentence(&self) -> String {
+        let harmed = self.harmed();
+        if harmed == 0 {
+            return if self.fates.values().any(|(fate, _)| *fate == Fate::Open) {
+                "The requests it was serving had no answer yet when the window ended.".into()
+            } else {
+                "The requests it was serving were answered all the same.".into()
+            };
+        }
+        let mut told = format!(
+            "{harmed} of {} {}: {}.",
+            count(
+                self.served.exchanges.exchanges.max(harmed),
+                "request served",
+                "requests served"
+            ),
+            if harmed == 1 {
+                "was harmed"
+            } else {
+                "were harmed"
+            },
+            self.received(),
+        );
+        if let Some(sizes) = self.sizes() {
+            told.push(' ');
+            told.push_str(&sizes);
+        }
+        told
+    }
+
+    /// What the clients got.
+    fn received(&self) -> String {
+        let mut by_fate: BTreeMap<Fate, u64> = BTreeMap::new();
+        for (fate, _) in self.fates.values().filter(|(fate, _)| fate.is_harm()) {
+            *by_fate.entry(*fate).or_default() += 1;
+        }
+        let alone = by_fate.len() == 1;
+        let parts: Vec<String> = by_fate
+            .into_iter()
+            .map(|(fate, times)| {
+                let got = match fate {
+                    Fate::Failed(status) => format!("status {status}"),
+                    _ => "nothing (the connection was closed without a byte)".to_owned(),
+                };
+                if alone {
+                    got
+                } else {
+                    format!("{got} {}", count(times, "time", "times"))
+                }
+            })
+            .collect();
+        format!("the client got {}", join(&parts))
+    }
+
+    /// Small requests passed and large ones did not, where that is so.
+    fn sizes(&self) -> Option<String> {
+        let harmed = self.fates.values().filter(|(fate, _)| fate.is_harm());
+        let smallest = harmed.map(|(_, size)| *size).min()?;
+        let fine = &self.served.exchanges.fine_sizes;
+        let largest = fine.largest()?;
+        let share = fine.share_below(smallest)?;
+        // Half again as large is a difference; a few bytes of a header are not.
+        if share >= 1.0 && smallest >= largest.saturating_mul(3) / 2 {
+            Some(format!(
+                "Small requests were answered (up to {}); the harmed ones had {} or more.",
+                bytes(largest),
+                bytes(smallest)
+            ))
+        } else if (TELLING_SHARE..1.0).contains(&share) {
+            Some(format!(
+                "Large requests suffer: {:.0}% of those answered were smaller than {}, the smallest harmed one.",
+                share * 100.0,
+                bytes(smallest)
+            ))
+        } else {
+            None
+        }
+    }
+}

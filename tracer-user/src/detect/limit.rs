@@ -1,0 +1,151 @@
+//! Time limits of Go programs: their names, and what they are set to by what they did.
+
+use std::time::Duration;
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Limit {
+    /// `net/http.Transport.ResponseHeaderTimeout`: from the last byte of the request on.
+    ResponseHeader,
+    /// `net/http.Client.Timeout`: the whole exchange, connecting included.
+    Client,
+    /// The deadline of the request's context.
+    Context,
+    /// `net.Dialer.Timeout`: looking up the name, and connecting.
+    Dialer,
+    /// Connecting took too long for the dialer or for a context; which, was not to be seen.
+    Connecting,
+    /// Something; no decision was seen.
+    Unknown,
+}
+
+impl Limit {
+    /// The name of the setting; `None` where several are possible.
+    pub(super) fn setting(self) -> Option<&'static str> {
+        match self {
+            Self::ResponseHeader => Some("net/http.Transport.ResponseHeaderTimeout"),
+            Self::Client => Some("net/http.Client.Timeout"),
+            Self::Context => Some("context deadline"),
+            Self::Dialer => Some("net.Dialer.Timeout"),
+            Self::Connecting | Self::Unknown => None,
+        }
+    }
+
+    /// The timer may have been started a little before what we can measure from: it covers the
+    /// choice of a connection or the look-up of a name, of which there are no packets.
+    fn may_start_early(self) -> bool {
+        self != Self::ResponseHeader
+    }
+}
+
+/// Settings are round numbers: multiples of this.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// How late after a round number the shortest wait may end, or how early where the timer may have
+/// been started before, to be taken for it.
+const NEAR: Duration = Duration::from_millis(3);
+
+/// Waits this much apart, or a fiftieth of their length where that is more, were not ended by the
+/// same timer.
+const SAME: Duration = Duration::from_millis(20);
+
+/// The waits are so much alike that one timer ended them all.
+pub(super) fn alike(shortest: Duration, longest: Duration) -> bool {
+    longest.saturating_sub(shortest) <= SAME.max(shortest / 50)
+}
+
+/// What the timer was set to, in seconds; `None` where the waits differ too much to tell.
+///
+/// A timer never fires early and often fires a little late, so the shortest wait says most. It is
+/// rounded down to the millisecond, or taken for the round number just below it.
+pub(super) fn value(limit: Limit, waits: &[Duration]) -> Option<f64> {
+    let shortest = waits.iter().min().copied()?;
+    let longest = waits.iter().max().copied()?;
+    if !alike(shortest, longest) {
+        return None;
+    }
+    let early = if limit.may_start_early() {
+        NEAR
+    } else {
+        Duration::ZERO
+    };
+    let round = (shortest + early).as_nanos() / ROUND.as_nanos() * ROUND.as_nanos();
+    let round = Duration::from_nanos(u64::try_from(round).ok()?);
+    let value = if !round.is_zero() && shortest <= round + NEAR {
+        round
+    } else {
+        Duration::from_millis(u64::try_from(shortest.as_millis()).ok()?)
+    };
+    Some(value.as_secs_f64())
+}
+
+/// Splits waits into runs that one timer may have ended: two transports of one process may have
+/// different settings. Gives for each wait the number of its run; runs are numbered from the
+/// shortest on.
+pub(super) fn runs(waits: &[Duration]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..waits.len()).collect();
+    order.sort_by_key(|place| waits.get(*place));
+    let mut runs = vec![0; waits.len()];
+    let mut run = 0;
+    let mut before: Option<Duration> = None;
+    for place in order {
+        let Some(wait) = waits.get(place).copied() else {
+            continue;
+        };
+        if before.is_some_and(|before| wait > before + before / 8 + SAME) {
+            run += 1;
+        }
+        before = Some(wait);
+        if let Some(slot) = runs.get_mut(place) {
+            *slot = run;
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(ms: &[f64]) -> Vec<Duration> {
+        ms.iter()
+            .map(|ms| Duration::from_secs_f64(ms / 1e3))
+            .collect()
+    }
+
+    #[test]
+    fn a_timer_that_fires_a_little_late_is_taken_for_the_round_number() {
+        let set = waits(&[1000.9, 1000.3, 1004.0]);
+        assert_eq!(value(Limit::ResponseHeader, &set), Some(1.0));
+    }
+
+    #[test]
+    fn a_number_that_is_not_round_is_rounded_down_to_the_millisecond() {
+        assert_eq!(value(Limit::ResponseHeader, &waits(&[873.4])), Some(0.873));
+        assert_eq!(value(Limit::Client, &waits(&[1237.9])), Some(1.237));
+    }
+
+    #[test]
+    fn a_timer_never_fires_early() {
+        let just_below = waits(&[999.6]);
+        assert_eq!(value(Limit::ResponseHeader, &just_below), Some(0.999));
+    }
+
+    #[test]
+    fn a_timer_that_began_before_the_first_packet_seems_to_fire_early() {
+        assert_eq!(value(Limit::Client, &waits(&[499.8])), Some(0.5));
+        assert_eq!(value(Limit::Dialer, &waits(&[299.95])), Some(0.3));
+    }
+
+    #[test]
+    fn waits_far_apart_tell_no_value() {
+        assert_eq!(value(Limit::Context, &waits(&[200.0, 800.0])), None);
+        assert_eq!(value(Limit::Context, &[]), None);
+    }
+
+    #[test]
+    fn two_settings_make_two_runs() {
+        let mixed = waits(&[3000.4, 1000.2, 1040.0, 3001.0]);
+        assert_eq!(runs(&mixed), [1, 0, 0, 1]);
+    }
+}

@@ -1,0 +1,255 @@
+//! What `proxy-timeout` and `client-timeout` have in common: the same limit, run out again and again.
+
+use crate::{
+    event::Frame,
+    model::{Connection, Exchange, Model},
+};
+
+use super::{
+    finding::{Confidence, Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness},
+    give_up::GiveUp,
+    limit::{self, Limit},
+    own_code::{brief, own_frame},
+    telling::{decider, deciding_frame, late_answer, still_at_work, timeline, wireshark_filter},
+    wording::seconds,
+};
+
+/// All occurrences of one give-up, and the one that stands for them.
+pub(super) struct Occasion<'g, 'm> {
+    pub(super) model: &'m Model,
+    pub(super) all: Vec<&'g GiveUp<'m>>,
+    pub(super) example: &'g GiveUp<'m>,
+    pub(super) limit: Limit,
+    /// What the setting is set to, as far as the waits tell.
+    pub(super) value_s: Option<f64>,
+    at_work: Option<Witness>,
+}
+
+impl<'g, 'm> Occasion<'g, 'm> {
+    /// `None` where there is no occurrence. The example is the first of those of which most is
+    /// known; `harmed` says whose request was harmed.
+    pub(super) fn of(
+        model: &'m Model,
+        all: Vec<&'g GiveUp<'m>>,
+        harmed: impl Fn(&GiveUp<'m>) -> bool,
+    ) -> Option<Self> {
+        let known = |give_up: &GiveUp<'m>| {
+            u8::from(give_up.decision.is_some())
+                + 2 * u8::from(still_at_work(model, give_up).is_some())
+                + 4 * u8::from(harmed(give_up))
+        };
+        let example = *all.iter().rev().max_by_key(|give_up| known(give_up))?;
+        let waits: Vec<_> = all.iter().map(|give_up| give_up.waited).collect();
+        Some(Self {
+            model,
+            example,
+            limit: example.limit,
+            value_s: limit::value(example.limit, &waits),
+            at_work: still_at_work(model, example),
+            all,
+        })
+    }
+
+    pub(super) fn connection(&self) -> &'m Connection {
+        self.example.connection
+    }
+
+    /// The finding, but for what differs between the rules: severity, explanation, advice, harm.
+    pub(super) fn finding(&self, rule: Rule) -> Finding {
+        let connection = self.connection();
+        let mut measured = Measured::default();
+        measured.waits(self.all.iter().map(|give_up| give_up.waited).collect());
+        let exchange = self.example.exchange.as_ref();
+        measured.request_bytes = exchange.map(|exchange| exchange.request_bytes);
+        measured.response_bytes = exchange.map(|exchange| exchange.response_bytes);
+        let serves = self
+            .example
+            .serving
+            .as_ref()
+            .and_then(|serving| self.model.connection(serving.socket));
+        let goroutines = [decider(self.model, self.example), self.at_work.clone()];
+        Finding {
+            id: String::new(),
+            caused_by: None,
+            rule,
+            severity: Severity::Info,
+            confidence: self.confidence().number(),
+            count: self.all.len() as u64,
+            title: self.title(&measured),
+            explanation: String::new(),
+            process: Subject::of(self.model, connection.pid),
+            connection: Some(connection.into()),
+            related_connections: serves.into_iter().map(Ends::from).collect(),
+            setting: self.limit.setting().map(|name| Setting {
+                name: name.into(),
+                value_s: self.value_s,
+            }),
+            code: self.code().cloned(),
+            goroutines: goroutines.into_iter().flatten().collect(),
+            measured,
+            evidence: timeline(self.model, self.example),
+            advice: Vec::new(),
+            wireshark_filter: wireshark_filter([connection].into_iter().chain(serves)),
+            incomplete: self.incomplete(),
+        }
+    }
+
+    fn title(&self, measured: &Measured) -> String {
+        let connection = self.connection();
+        let verb = if self.example.exchange.is_some() {
+            "gave up on"
+        } else {
+            "gave up connecting to"
+        };
+        let waited = std::time::Duration::from_secs_f64(measured.waited_s.unwrap_or_default());
+        format!(
+            "{} {verb} {} after {}",
+            self.model.name(connection.pid),
+            connection.remote,
+            seconds(waited)
+        )
+    }
+
+    /// As sure as the surest occurrence: the others only repeat it.
+    fn confidence(&self) -> Confidence {
+        self.all
+            .iter()
+            .map(|give_up| give_up.confidence.but_all(&give_up.doubts))
+            .fold(
+                Confidence::from_timing(0).but_all(&self.example.doubts),
+                |best, next| {
+                    if next > best { next } else { best }
+                },
+            )
+    }
+
+    /// The line that decided; where none was seen, the own line that closed.
+    fn code(&self) -> Option<&Frame> {
+        let frames = self.model.frames(self.example.stack);
+        if self.example.decision.is_some() {
+            deciding_frame(frames)
+        } else if self.limit == Limit::Unknown {
+            own_frame(frames)
+        } else {
+            frames
+                .iter()
+                .find(|frame| frame.function.starts_with("net.(*sysDialer).dialSingle"))
+                .or_else(|| frames.first())
+        }
+    }
+
+    fn incomplete(&self) -> Option<String> {
+        let upstream = self.connection().remote;
+        let mut missing: Vec<String> = Vec::new();
+        if self.example.decision.is_none() && self.limit == Limit::Unknown {
+            missing
+                .push("No decision of the program was seen, so the setting is not known.".into());
+        }
+        if self.connection().other_end.is_none() {
+            missing.push(format!(
+                "{upstream} is not traced here, so what it was doing is not known."
+            ));
+        } else if self.at_work.is_none() && self.example.exchange.is_some() {
+            missing.push("The upstream's goroutine was not looked at in time.".into());
+        }
+        (!missing.is_empty()).then(|| missing.join(" "))
+    }
+
+    /// The limit in a sentence, as the subject's.
+    pub(super) fn limit_sentence(&self) -> String {
+        let who = self.model.name(self.connection().pid);
+        let value = self.value_s.map(|value| format!("{value:.3} s"));
+        let at_most = value
+            .as_deref()
+            .map_or_else(String::new, |value| format!(" {value}"));
+        let of = value
+            .as_deref()
+            .map_or_else(String::new, |value| format!(" of {value}"));
+        match self.limit {
+            Limit::ResponseHeader => format!(
+                "After the last byte of a request {who} waits{at_most} for the headers of the response (net/http.Transport.ResponseHeaderTimeout), then closes the connection."
+            ),
+            Limit::Client => format!(
+                "{who}'s http.Client has a Timeout{of}, which covers the whole exchange from connecting to the last byte of the body."
+            ),
+            Limit::Context => format!(
+                "The context of {who}'s request had a deadline, and it passed{}.",
+                value.map_or_else(String::new, |value| format!(" after {value}"))
+            ),
+            Limit::Dialer => format!(
+                "{who}'s net.Dialer has a Timeout{of} for connecting, and no answer to its SYN had come by then."
+            ),
+            Limit::Connecting => format!(
+                "{who} abandoned the connection before it was established; that was net.Dialer.Timeout, or the deadline of a context or http.Client.Timeout under which it dialled: from outside these look alike."
+            ),
+            Limit::Unknown if self.example.exchange.is_none() => {
+                format!("{who} abandoned the connection before it was established.")
+            }
+            Limit::Unknown if self.value_s.is_some() && self.all.len() > 2 => format!(
+                "{who} waited the same time again and again, then closed the connection; so a time limit ended it."
+            ),
+            Limit::Unknown => format!(
+                "{who} closed the connection while it waited for the response; that it was a time limit is a guess."
+            ),
+        }
+    }
+
+    /// What the upstream was doing meanwhile.
+    pub(super) fn upstream_sentence(&self) -> Option<String> {
+        let exchange = self.example.exchange.as_ref()?;
+        let mut told = match &self.at_work {
+            Some(witness) => {
+                let at = own_frame(&witness.frames)
+                    .or(witness.frames.first())
+                    .map_or_else(|| format!("goroutine {}", witness.id), brief);
+                format!(
+                    "At that moment {}'s handler {at} was still at work ({}).",
+                    witness.process.comm, witness.state
+                )
+            }
+            None => unanswered(exchange, self.connection()),
+        };
+        if let Some((late, other)) = late_answer(self.model, self.example) {
+            told.push_str(&format!(
+                " {} wrote its answer {} later, to nobody.",
+                self.model.name(other.pid),
+                seconds(late.since(self.example.at))
+            ));
+        }
+        Some(told)
+    }
+
+    /// What would have to change at the upstream.
+    pub(super) fn faster_upstream(&self) -> String {
+        let own = self
+            .at_work
+            .as_ref()
+            .and_then(|witness| own_frame(&witness.frames));
+        match own {
+            Some(frame) => format!(
+                "Or let the upstream answer sooner: {} is where it spends the time.",
+                brief(frame)
+            ),
+            None => format!(
+                "Or let {} answer sooner; sending the headers early is enough where only they are awaited.",
+                self.connection().remote
+            ),
+        }
+    }
+}
+
+fn unanswered(exchange: &Exchange, connection: &Connection) -> String {
+    let upstream = connection.remote;
+    if exchange.answered() {
+        format!("{upstream} had begun to answer, and was cut off.")
+    } else if connection.peer_left().is_some() {
+        format!("{upstream} had not sent a byte by then, and closed its side later.")
+    } else {
+        format!("{upstream} had not sent a byte of a response by then.")
+    }
+}
+
+/// Half as much again, in round numbers: what to raise a limit to, at least.
+pub(super) fn above(value_s: Option<f64>) -> String {
+    value_s.map_or_else(String::new, |value| format!(" above {value:.3} s"))
+}

@@ -1,0 +1,79 @@
+//! `proxy-timeout`: a process gave up waiting for its upstream, and with it on a request that it was
+//! serving.
+//!
+//! Not accused: a proxy whose own client had left first (it cancels upstream, rightly), and one that
+//! was told to cancel because another answer won.
+
+use super::{
+    docket::{Case, Docket},
+    finding::Rule,
+    give_up::grouped,
+    harm::{Fate, Harm},
+    limit::Limit,
+    occasion::{Occasion, above},
+    scene::Scene,
+    wording::times,
+};
+
+/// Adds a case for each upstream address and setting.
+pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
+    let serving = scene.give_ups.iter().filter(|g| g.serving.is_some());
+    for (_, together) in grouped(serving) {
+        let harmed =
+            |give_up: &super::give_up::GiveUp<'_>| give_up.fate(scene).is_some_and(Fate::is_harm);
+        let Some(occasion) = Occasion::of(scene.model, together, harmed) else {
+            continue;
+        };
+        docket.add(case(&occasion, docket));
+    }
+}
+
+fn case(occasion: &Occasion<'_, '_>, docket: &Docket) -> Case {
+    let pairings = occasion.all.iter().filter_map(|g| g.serving.as_ref());
+    let harm = Harm::of(occasion.model, pairings);
+    let mut finding = occasion.finding(Rule::ProxyTimeout);
+    finding.severity = harm.severity();
+    harm.measure(&mut finding.measured);
+    let mut sentences = vec![occasion.limit_sentence()];
+    if finding.count > 1 {
+        sentences.push(format!("That happened {} here.", times(finding.count)));
+    }
+    sentences.extend(occasion.upstream_sentence());
+    sentences.push(harm.sentence());
+    finding.explanation = sentences.join(" ");
+    finding.advice = advice(occasion, &harm);
+    Case {
+        cause: docket.explaining(occasion.connection().socket),
+        explains: harm
+            .sockets()
+            .chain(occasion.all.iter().map(|g| g.connection.socket))
+            .collect(),
+        finding,
+    }
+}
+
+fn advice(occasion: &Occasion<'_, '_>, harm: &Harm) -> Vec<String> {
+    let value = above(occasion.value_s);
+    let mut advice = vec![match occasion.limit {
+        Limit::ResponseHeader => format!(
+            "Raise ResponseHeaderTimeout of the http.Transport towards {}{value}, to more than the upstream's slowest honest answer.",
+            occasion.connection().remote
+        ),
+        Limit::Client => format!(
+            "Raise Timeout of the http.Client{value}, or drop it and bound the single steps (ResponseHeaderTimeout, a deadline of the context): it also cuts off bodies that flow."
+        ),
+        Limit::Context => "Find who sets the deadline of this request's context (context.WithTimeout, http.TimeoutHandler), and give it more time.".into(),
+        Limit::Dialer | Limit::Connecting => "See why the SYN gets no answer before raising the limit for connecting.".into(),
+        Limit::Unknown => format!(
+            "Raise the time limit that {} has for its upstream{value}.",
+            occasion.model.name(occasion.connection().pid)
+        ),
+    }];
+    if occasion.example.exchange.is_some() {
+        advice.push(occasion.faster_upstream());
+    }
+    if harm.empty() > 0 {
+        advice.push("Let the proxy answer 504 instead of closing the connection (in Go: httputil.ReverseProxy.ErrorHandler), so that clients learn what happened.".into());
+    }
+    advice
+}

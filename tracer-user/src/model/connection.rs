@@ -1,0 +1,328 @@
+//! One socket from its first sight to its end.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use crate::event::{
+    Actor, Attribution, BootInstant, Closed, ConnectFailure, Decision, Goroutine, Opened, Origin,
+    Pid, Role, SocketId, StackId,
+};
+
+use super::{
+    exchange::{Exchange, Exchanges},
+    traffic::{Peer, Tally, Traffic},
+};
+
+/// Decisions kept of each connection. The first one decides; what follows is its aftermath.
+const DECISIONS: usize = 4;
+
+/// Looks at the goroutine that serves a connection, kept of each.
+const LOOKS: usize = 4;
+
+/// Different drop reasons kept of each connection.
+const DROP_REASONS: usize = 8;
+
+/// A connection as one of its sockets saw it.
+///
+/// Where both ends are on this host and traced, each end is a `Connection` of its own and names the
+/// other in `other_end`.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The socket.
+    pub socket: SocketId,
+    /// Whose it is.
+    pub pid: Pid,
+    /// Who asks on it.
+    pub role: Role,
+    /// How it came to be known.
+    pub origin: Origin,
+    /// Our address.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// When it was opened, or found.
+    pub opened: BootInstant,
+    /// Who opened it.
+    pub opened_by: Option<Actor>,
+    /// Where it was opened.
+    pub opened_at: Option<StackId>,
+    /// When the handshake was done, if that happened in the window.
+    pub established: Option<BootInstant>,
+    /// How connecting failed.
+    pub connect_failed: Option<ConnectFailed>,
+    /// The peer's FIN.
+    pub peer_closed: Option<BootInstant>,
+    /// Our own close or shutdown; the first where there are several.
+    pub local_closed: Option<LocalClosed>,
+    /// Our RST, and the kernel's word for why.
+    pub reset_sent: Option<(BootInstant, Option<String>)>,
+    /// The peer's RST.
+    pub reset_received: Option<BootInstant>,
+    /// When the kernel was done with it, and what it had counted.
+    pub closed: Option<(BootInstant, Closed)>,
+    /// Segments sent again, SYNs apart.
+    pub retransmits: u32,
+    /// SYNs sent again.
+    pub syn_retransmits: u32,
+    /// Packets dropped by this kernel, by its reason.
+    pub drops: BTreeMap<String, u64>,
+    /// What decided its fate, in the order it happened.
+    pub decisions: Vec<Decided>,
+    /// Looks at the goroutine that serves it, each with its time.
+    pub looks: Vec<(BootInstant, Goroutine)>,
+    /// The socket at the other end, where that is a traced one on this host.
+    pub other_end: Option<SocketId>,
+    pub(super) exchanges: Exchanges,
+}
+
+/// How connecting failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectFailed {
+    /// When.
+    pub at: BootInstant,
+    /// Why.
+    pub why: ConnectFailure,
+    /// Who gave up, where it was the process itself.
+    pub actor: Option<Actor>,
+    /// Where it gave up.
+    pub stack: Option<StackId>,
+}
+
+/// Our own close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalClosed {
+    /// When.
+    pub at: BootInstant,
+    /// With a reset.
+    pub abort: bool,
+    /// Who closed.
+    pub actor: Option<Actor>,
+    /// Where.
+    pub stack: Option<StackId>,
+}
+
+/// A decision about this connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// When.
+    pub at: BootInstant,
+    /// What.
+    pub decision: Decision,
+    /// How it is known to be about this connection.
+    pub attribution: Attribution,
+}
+
+/// How a connection ended, in the words of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// We closed first.
+    FinLocal,
+    /// The peer closed first.
+    FinRemote,
+    /// We reset it.
+    ResetLocal,
+    /// The peer reset it.
+    ResetRemote,
+    /// It was answered by RST in place of a handshake.
+    Refused,
+    /// No handshake: nobody answered, or the process would not wait longer.
+    Timeout,
+    /// It is still open.
+    Open,
+}
+
+impl Connection {
+    pub(super) fn opened(at: BootInstant, opened: Opened) -> Self {
+        Self {
+            socket: opened.socket,
+            pid: opened.pid,
+            role: opened.role,
+            origin: opened.origin,
+            local: opened.local,
+            remote: opened.remote,
+            opened: at,
+            opened_by: opened.actor,
+            opened_at: opened.stack,
+            established: (opened.origin == Origin::Accepted).then_some(at),
+            connect_failed: None,
+            peer_closed: None,
+            local_closed: None,
+            reset_sent: None,
+            reset_received: None,
+            closed: None,
+            retransmits: 0,
+            syn_retransmits: 0,
+            drops: BTreeMap::new(),
+            decisions: Vec::new(),
+            looks: Vec::new(),
+            other_end: None,
+            exchanges: Exchanges::default(),
+        }
+    }
+
+    /// Its exchanges, oldest first: the last ones, and before these what went wrong.
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.exchanges.list()
+    }
+
+    /// All its exchanges, counted.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.exchanges.tally()
+    }
+
+    /// The address of who asks.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        match self.role {
+            Role::Client => self.local,
+            Role::Server => self.remote,
+        }
+    }
+
+    /// The address of who answers.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        match self.role {
+            Role::Client => self.remote,
+            Role::Server => self.local,
+        }
+    }
+
+    /// What it is counted by.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        Peer::of(self.pid, self.role, self.local, self.remote)
+    }
+
+    /// The handshake was done, in the window or before it.
+    #[must_use]
+    pub fn was_established(&self) -> bool {
+        self.established.is_some() || self.origin == Origin::Found
+    }
+
+    /// It still waits for the answer to its SYN.
+    #[must_use]
+    pub fn connecting(&self) -> bool {
+        self.role == Role::Client
+            && !self.was_established()
+            && self.connect_failed.is_none()
+            && self.ended().is_none()
+    }
+
+    /// How long the handshake took.
+    #[must_use]
+    pub fn connect_time(&self) -> Option<Duration> {
+        (self.origin == Origin::Connected)
+            .then_some(self.established)?
+            .map(|at| at.since(self.opened))
+    }
+
+    /// When the peer was first known to have left, by FIN or RST.
+    #[must_use]
+    pub fn peer_left(&self) -> Option<BootInstant> {
+        earliest([self.peer_closed, self.reset_received])
+    }
+
+    /// When we left, by FIN or RST.
+    #[must_use]
+    pub fn left(&self) -> Option<BootInstant> {
+        earliest([
+            self.local_closed.map(|closed| closed.at),
+            self.reset_sent.as_ref().map(|(at, _)| *at),
+        ])
+    }
+
+    /// When the first of both ends left, or connecting failed.
+    #[must_use]
+    pub fn ended(&self) -> Option<BootInstant> {
+        earliest([
+            self.left(),
+            self.peer_left(),
+            self.connect_failed.map(|failed| failed.at),
+        ])
+        .or(self.closed.map(|(at, _)| at))
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn end(&self) -> End {
+        if let Some(failed) = self.connect_failed {
+            return match failed.why {
+                ConnectFailure::Refused => End::Refused,
+                ConnectFailure::TimedOut | ConnectFailure::Abandoned | ConnectFailure::Error(_) => {
+                    End::Timeout
+                }
+            };
+        }
+        let aborted = self.local_closed.filter(|closed| closed.abort);
+        let ends = [
+            (self.reset_received, End::ResetRemote),
+            (self.reset_sent.as_ref().map(|(at, _)| *at), End::ResetLocal),
+            (aborted.map(|closed| closed.at), End::ResetLocal),
+            (self.local_closed.map(|closed| closed.at), End::FinLocal),
+            (self.peer_closed, End::FinRemote),
+        ];
+        ends.into_iter()
+            .filter_map(|(at, end)| Some((at?, end)))
+            .min_by_key(|(at, _)| *at)
+            .map_or_else(
+                || self.closed.map_or(End::Open, |_| End::FinLocal),
+                |(_, end)| end,
+            )
+    }
+
+    pub(super) fn decide(&mut self, decided: Decided) {
+        if self.decisions.len() < DECISIONS {
+            self.decisions.push(decided);
+        }
+    }
+
+    pub(super) fn look(&mut self, at: BootInstant, goroutine: Goroutine) {
+        if self.looks.len() < LOOKS {
+            self.looks.push((at, goroutine));
+        }
+    }
+
+    pub(super) fn dropped(&mut self, reason: String) {
+        if self.drops.len() < DROP_REASONS || self.drops.contains_key(&reason) {
+            *self.drops.entry(reason).or_default() += 1;
+        }
+    }
+
+    pub(super) fn close(&mut self, closing: LocalClosed) {
+        let first = self.local_closed.get_or_insert(closing);
+        first.abort |= closing.abort;
+        first.stack = first.stack.or(closing.stack);
+        first.actor = first.actor.or(closing.actor);
+    }
+
+    /// A rule may want to see it: connecting failed or took a second SYN, it was reset, packets of
+    /// it were dropped, or an exchange went wrong.
+    pub(super) fn remarkable(&self) -> bool {
+        self.connect_failed.is_some()
+            || self.syn_retransmits > 0
+            || self.reset_received.is_some()
+            || self.reset_sent.is_some()
+            || !self.drops.is_empty()
+            || !self.looks.is_empty()
+            || self.exchanges.remarkable()
+    }
+
+    /// What is left of it when it is no longer kept.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            connections: 1,
+            established: u64::from(self.was_established()),
+            refused: u64::from(
+                self.connect_failed
+                    .is_some_and(|failed| failed.why == ConnectFailure::Refused),
+            ),
+            exchanges: self.tally(),
+        }
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<BootInstant>; N]) -> Option<BootInstant> {
+    times.into_iter().flatten().min()
+}

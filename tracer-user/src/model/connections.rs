@@ -1,0 +1,159 @@
+//! Every connection that is open, and those closed ones that matter.
+//!
+//! Bounded: however many connections come and go, at most [`ORDINARY`] closed ones without a mark on
+//! them and [`REMARKABLE`] closed ones with one are kept. The rest is counted by [`Peer`].
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use crate::event::{BootInstant, Opened, SocketId};
+
+use super::{
+    connection::Connection,
+    traffic::{Peer, Traffic},
+};
+
+/// Closed connections kept although nothing was wrong with them: the last ones, for a request
+/// served on one of them may be known to be harmed only a little later.
+const ORDINARY: usize = 4_096;
+
+/// Closed connections kept because something was wrong with them. Past this a finding's numbers are
+/// lower bounds, and the report says so.
+const REMARKABLE: usize = 16_384;
+
+/// Peers counted apart; those that come later are counted together.
+const PEERS: usize = 16_384;
+
+/// How long after one end is gone the other may still be announced: events come almost in order.
+const STRAGGLING: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    kept: BTreeMap<SocketId, Connection>,
+    /// By (local, remote), the latest socket that had these addresses.
+    by_addresses: HashMap<(SocketAddr, SocketAddr), SocketId>,
+    /// Closed, in the order of closing; whether they are remarkable is seen when they come to leave.
+    closed: VecDeque<SocketId>,
+    remarkable: VecDeque<SocketId>,
+    folded: BTreeMap<Peer, Traffic>,
+    left_out: u64,
+    forgotten: u64,
+}
+
+impl Connections {
+    pub(super) fn open(&mut self, at: BootInstant, opened: Opened) {
+        let (socket, local, remote) = (opened.socket, opened.local, opened.remote);
+        let mut connection = Connection::opened(at, opened);
+        if let Some(twin) = self
+            .by_addresses
+            .get(&(remote, local))
+            .and_then(|twin| self.kept.get_mut(twin))
+            .filter(|twin| twin.role != connection.role && open_around(twin, at))
+        {
+            twin.other_end = Some(socket);
+            connection.other_end = Some(twin.socket);
+        }
+        self.by_addresses.insert((local, remote), socket);
+        self.kept.insert(socket, connection);
+    }
+
+    /// The kernel is done with `socket`.
+    pub(super) fn close(&mut self, socket: SocketId) {
+        self.closed.push_back(socket);
+        if self.closed.len() > ORDINARY
+            && let Some(leaving) = self.closed.pop_front()
+        {
+            if self.matters(leaving) {
+                self.remarkable.push_back(leaving);
+            } else {
+                self.fold(leaving);
+            }
+        }
+        if self.remarkable.len() > REMARKABLE
+            && let Some(leaving) = self.remarkable.pop_front()
+        {
+            self.forgotten += 1;
+            self.fold(leaving);
+        }
+    }
+
+    pub(super) fn get(&self, socket: SocketId) -> Option<&Connection> {
+        self.kept.get(&socket)
+    }
+
+    pub(super) fn get_mut(&mut self, socket: SocketId) -> Option<&mut Connection> {
+        self.kept.get_mut(&socket)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.kept.values()
+    }
+
+    /// How many are no longer kept.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// How many of these had something wrong with them, or with exchanges of theirs.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+            + self
+                .kept
+                .values()
+                .map(|connection| connection.exchanges.forgotten())
+                .sum::<u64>()
+    }
+
+    /// All traffic of whom `of` accepts, kept and folded.
+    pub(super) fn traffic(&self, of: impl Fn(&Peer) -> bool) -> Traffic {
+        let mut sum = Traffic::default();
+        for (peer, traffic) in &self.folded {
+            if of(peer) {
+                sum.add(traffic);
+            }
+        }
+        for connection in self.kept.values() {
+            if of(&connection.peer()) {
+                sum.add(&connection.traffic());
+            }
+        }
+        sum
+    }
+
+    fn matters(&self, socket: SocketId) -> bool {
+        let Some(connection) = self.kept.get(&socket) else {
+            return false;
+        };
+        let other_end = connection.other_end.and_then(|other| self.kept.get(&other));
+        connection.remarkable() || other_end.is_some_and(Connection::remarkable)
+    }
+
+    fn fold(&mut self, socket: SocketId) {
+        let Some(connection) = self.kept.remove(&socket) else {
+            return;
+        };
+        let addresses = (connection.local, connection.remote);
+        if self.by_addresses.get(&addresses) == Some(&socket) {
+            self.by_addresses.remove(&addresses);
+        }
+        let mut peer = connection.peer();
+        if self.folded.len() >= PEERS && !self.folded.contains_key(&peer) {
+            peer.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        }
+        self.folded
+            .entry(peer)
+            .or_default()
+            .add(&connection.traffic());
+        self.left_out += 1;
+    }
+}
+
+/// `connection` was open at `at`, or until shortly before.
+fn open_around(connection: &Connection, at: BootInstant) -> bool {
+    connection
+        .closed
+        .is_none_or(|(closed, _)| at.since(closed) < STRAGGLING)
+}

@@ -1,0 +1,185 @@
+//! Which request a process was serving when it asked another service.
+//!
+//! A proxy's two legs are joined, from the surest way to the least sure: by the goroutine that
+//! serves the one and decided about the other; by the trace context that both carry; by one lying
+//! within the other in time with the same method and path; by the one failing as soon as the other
+//! had. Which it was is part of the answer.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::event::{BootInstant, Pid, RequestHead, Role, SocketId};
+
+use super::{Model, exchange::Exchange};
+
+/// Clocks are the same on both legs, but events come only almost in order.
+const SLACK: Duration = Duration::from_millis(2);
+
+/// How soon after an upstream failed the request that needed it is over.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
+/// Requests looked at for one answer, backwards from the one that began last. Only a process with
+/// more requests in flight than this could have its pair missed.
+const SEARCHED: usize = 20_000;
+
+/// How the two legs were found to belong together; the surest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PairedBy {
+    /// The goroutine that serves the request decided about the upstream connection.
+    Goroutine,
+    /// Both requests carry the same trace id and path.
+    TraceContext,
+    /// One lies within the other in time, with the same method and path.
+    Containment,
+    /// It was in flight when the upstream failed, and failed at once.
+    Aftermath,
+}
+
+/// A request being served, as the cause of another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pairing {
+    /// The connection it came in on.
+    pub socket: SocketId,
+    /// The request.
+    pub exchange: Exchange,
+    /// How it was found.
+    pub by: PairedBy,
+    /// How many others would have fitted as well.
+    pub rivals: usize,
+}
+
+/// What is asked: which request was `pid` serving while it did this?
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The process.
+    pub pid: Pid,
+    /// When it began to ask.
+    pub started: BootInstant,
+    /// When it gave up, or got its answer.
+    pub until: BootInstant,
+    /// The goroutine that decided, if known.
+    pub goroutine: Option<u64>,
+    /// What it asked for, if known.
+    pub head: Option<&'a RequestHead>,
+}
+
+/// Every request served by a traced process that is still kept, in order of time.
+#[derive(Debug)]
+pub struct Served {
+    by_process: HashMap<Pid, Vec<Serving>>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    socket: SocketId,
+    exchange: Exchange,
+    ended: BootInstant,
+}
+
+impl Served {
+    /// Gathers them from `model`.
+    #[must_use]
+    pub fn of(model: &Model) -> Self {
+        let mut by_process: HashMap<Pid, Vec<Serving>> = HashMap::new();
+        let servers = model.connections().filter(|c| c.role == Role::Server);
+        for connection in servers {
+            let gone = connection
+                .left()
+                .or(connection.closed.map(|(at, _)| at))
+                .unwrap_or(model.now());
+            let served = by_process.entry(connection.pid).or_default();
+            served.extend(connection.exchanges().into_iter().map(|exchange| Serving {
+                socket: connection.socket,
+                ended: if exchange.answered() {
+                    exchange.last_byte
+                } else {
+                    gone
+                },
+                exchange,
+            }));
+        }
+        for served in by_process.values_mut() {
+            served.sort_by_key(|serving| serving.exchange.started);
+        }
+        Self { by_process }
+    }
+
+    /// The request that was being served.
+    #[must_use]
+    pub fn pair(&self, asking: &Asking<'_>) -> Option<Pairing> {
+        let served = self.by_process.get(&asking.pid)?;
+        let begun = served.partition_point(|s| s.exchange.started <= asking.started.plus(SLACK));
+        let in_flight: Vec<&Serving> = served
+            .iter()
+            .take(begun)
+            .rev()
+            .take(SEARCHED)
+            .filter(|serving| serving.ended.plus(SLACK) >= asking.until)
+            .collect();
+        [
+            PairedBy::Goroutine,
+            PairedBy::TraceContext,
+            PairedBy::Containment,
+            PairedBy::Aftermath,
+        ]
+        .into_iter()
+        .find_map(|by| pick(&in_flight, by, asking))
+    }
+}
+
+/// The one among `in_flight` that fits and ended first after the asking did.
+fn pick(in_flight: &[&Serving], by: PairedBy, asking: &Asking<'_>) -> Option<Pairing> {
+    let fits: Vec<&&Serving> = in_flight
+        .iter()
+        .filter(|serving| match by {
+            PairedBy::Goroutine => same_goroutine(serving, asking),
+            PairedBy::TraceContext => same_trace(serving, asking),
+            PairedBy::Containment => same_request(serving, asking),
+            PairedBy::Aftermath => failed_at_once(serving, asking),
+        })
+        .collect();
+    let best = fits.iter().min_by_key(|serving| serving.ended)?;
+    Some(Pairing {
+        socket: best.socket,
+        exchange: best.exchange.clone(),
+        by,
+        rivals: fits.len() - 1,
+    })
+}
+
+fn same_goroutine(serving: &Serving, asking: &Asking<'_>) -> bool {
+    let serves = serving.exchange.actor.and_then(|actor| actor.goroutine);
+    asking.goroutine.is_some() && serves == asking.goroutine
+}
+
+fn same_trace(serving: &Serving, asking: &Asking<'_>) -> bool {
+    let (Some(served), Some(asked)) = (&serving.exchange.head, asking.head) else {
+        return false;
+    };
+    trace_id(served).is_some() && trace_id(served) == trace_id(asked) && served.path == asked.path
+}
+
+fn same_request(serving: &Serving, asking: &Asking<'_>) -> bool {
+    let (Some(served), Some(asked)) = (&serving.exchange.head, asking.head) else {
+        return false;
+    };
+    served.method == asked.method && served.path == asked.path
+}
+
+fn failed_at_once(serving: &Serving, asking: &Asking<'_>) -> bool {
+    let exchange = &serving.exchange;
+    let after =
+        |at: BootInstant| at.plus(SLACK) >= asking.until && at.since(asking.until) <= AFTERMATH;
+    match exchange.first_byte {
+        Some(answered) => exchange.failed() && after(answered),
+        None => !exchange.answered() && after(serving.ended),
+    }
+}
+
+/// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.
+fn trace_id(head: &RequestHead) -> Option<&str> {
+    head.traceparent
+        .as_deref()?
+        .split('-')
+        .nth(1)
+        .filter(|id| id.len() == 32 && id.bytes().any(|digit| digit != b'0'))
+}
