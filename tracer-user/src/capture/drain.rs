@@ -82,7 +82,7 @@ impl Live {
         }
         match what {
             CHANGE_LOCAL_CLOSED if awaiting && role == Role::Client => {
-                self.look_at_other_end(socket, &address, at, sink);
+                self.look_at_other_end(&address, at, sink);
             }
             CHANGE_CLOSED => self.linger.closed(&address, socket),
             _ => {}
@@ -126,7 +126,6 @@ impl Live {
     /// A target gave a connection up before an answer came: what does whoever serves it do now?
     pub(super) fn look_at_other_end(
         &mut self,
-        socket: SocketId,
         address: &Address,
         at: BootInstant,
         sink: &mut dyn Sink,
@@ -141,9 +140,9 @@ impl Live {
             let value = Socket::read_from_bytes(&value).ok()?;
             let program = self.processes.get(value.owner.tgid)?.program.as_deref()?;
             let goroutine = self.looks.one(program, value.owner.g, value.owner.goid)?;
-            Some((value.owner.tgid, goroutine))
+            Some((value.owner.tgid, SocketId(value.id), goroutine))
         })();
-        if let Some((pid, goroutine)) = found {
+        if let Some((pid, socket, goroutine)) = found {
             sink.event(Event {
                 at,
                 fact: Fact::Goroutine {

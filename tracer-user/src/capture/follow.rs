@@ -2,7 +2,7 @@
 
 use std::{
     process::{Child, Command},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -10,6 +10,8 @@ use super::{
     live::{Live, tell},
     seed::seed,
 };
+use tracer_ebpf as wire;
+
 use crate::event::{Event, Fact, Pid, Relation, Role, Unseen};
 
 impl Live {

@@ -2,32 +2,26 @@
 
 use std::{
     collections::HashMap,
-    process::{Child, Command},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
-use tracer_ebpf::{
-    self as wire, Address, CHANGE_CLOSED, CHANGE_LOCAL_CLOSED, Listener, Loss, Socket, Tuple,
-};
-use zerocopy::FromBytes as _;
+use tracer_ebpf::{Address, Listener, Loss, Socket, Tuple};
 
 use super::{
     Attached, CaptureError, Sink,
     attach::{Probes, chain},
-    decode::{self, Change, Decoder, Record},
+    decode::Decoder,
+    drain::BATCH,
     linger::Linger,
     looks::{Answer, Looks, Pprof, now},
     peers::Peers,
     processes::Processes,
-    seed::{bytes, seed},
     stacks::Stacks,
 };
-use crate::event::{
-    Event, Fact, Origin, Pid, Relation, Role, SocketId, Source, SourceKind, Unseen,
-};
+use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
 
 /// Rings are drained on a timer: a wake-up for each record would cost more than the record.
 const DRAIN: Duration = Duration::from_millis(5);

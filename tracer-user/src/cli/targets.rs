@@ -57,7 +57,8 @@ impl Targets {
     pub(super) fn command(&self) -> Option<Command> {
         let (program, arguments) = self.command.split_first()?;
         let mut command = Command::new(program);
-        command.args(arguments);
+        // Standard output carries our result.
+        command.args(arguments).stdout(std::io::stderr());
         Some(command)
     }
 }
