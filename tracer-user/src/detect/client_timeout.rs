@@ -61,14 +61,16 @@ fn case(occasion: &Occasion<'_, '_>, asked: &Traffic, docket: &Docket) -> Case {
 }
 
 /// A request that was not answered in time failed for who asked. But where bytes of the response were
-/// flowing and a context's deadline ended them, that is how streams are left on purpose.
+/// flowing and a context's deadline ended them, that is how streams are left on purpose; and a dial
+/// abandoned once, under a context, may as well have been called off.
 fn severity(occasion: &Occasion<'_, '_>) -> Severity {
     let left_a_stream = occasion.limit == Limit::Context
         && occasion
             .all
             .iter()
             .all(|g| g.exchange.as_ref().is_some_and(|e| e.answered()));
-    if left_a_stream {
+    let may_be_called_off = occasion.limit == Limit::Connecting && occasion.all.len() == 1;
+    if left_a_stream || may_be_called_off {
         Severity::Info
     } else {
         Severity::Warning

@@ -15,7 +15,7 @@ use super::{
     docket::{Case, Docket},
     finding::{Rule, Severity},
     scene::Scene,
-    wording::{count, seconds},
+    wording::seconds,
 };
 
 /// A service that is back sooner was restarted, and its clients' retries bridge it.
@@ -52,16 +52,7 @@ fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
     let who = model.name(attempts.pid);
     let remote = attempts.remote;
     finding.title = format!("{who} was refused by {remote}: nobody listens there");
-    let mut sentences = vec![format!(
-        "{} of {} to {remote} {} answered by RST at once.",
-        attempts.failed.len(),
-        count(attempts.asked.connections, "connect", "connects"),
-        if attempts.failed.len() == 1 {
-            "was"
-        } else {
-            "were"
-        }
-    )];
+    let mut sentences = vec![format!("{} was answered by RST at once.", attempts.told())];
     sentences.push(who_refuses(model, attempts));
     sentences.extend(outage.sentence());
     if attempts.harm.harmed() > 0 {

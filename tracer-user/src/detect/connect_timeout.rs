@@ -100,15 +100,9 @@ fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
     finding.measured.syn_retransmits = Some(syn_retransmits(&attempts.failed));
     finding.measured.drops = drops.clone();
     let mut sentences = vec![format!(
-        "{} of {} to {remote} got no answer to {} SYN ({} sent again, up to {} waited).",
-        attempts.failed.len(),
-        count(attempts.asked.connections, "connect", "connects"),
-        if attempts.failed.len() == 1 {
-            "its"
-        } else {
-            "their"
-        },
-        syn_retransmits(&attempts.failed),
+        "{} got no answer to its SYN ({} sent again in all, up to {} waited).",
+        attempts.told(),
+        count(syn_retransmits(&attempts.failed), "SYN", "SYNs"),
         seconds(Duration::from_secs_f64(
             finding.measured.waited_max_s.unwrap_or_default()
         )),
@@ -152,7 +146,7 @@ fn late_case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
     );
     finding.measured.syn_retransmits = Some(syn_retransmits(&attempts.failed));
     finding.explanation = format!(
-        "{} of {} to {} took up to {}, because the first SYN or its answer was lost; each was established in the end.",
+        "{} of {} to {} took a second SYN, and up to {}, because the first or its answer was lost. They were established in the end.",
         attempts.failed.len(),
         count(attempts.asked.connections, "connect", "connects"),
         attempts.remote,
@@ -197,7 +191,7 @@ fn drops(connections: &[&Connection]) -> BTreeMap<String, u64> {
 fn who_drops(model: &Model, attempts: &Attempts<'_>, drops: &BTreeMap<String, u64>) -> String {
     if !drops.is_empty() {
         let by: Vec<String> = drops.keys().map(|reason| dropper(reason)).collect();
-        return format!("They were dropped on this host {}.", join(&by));
+        return format!("Packets were dropped on this host {}.", join(&by));
     }
     let errno = attempts
         .failed

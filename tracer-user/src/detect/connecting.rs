@@ -55,6 +55,19 @@ impl<'m> Attempts<'m> {
         self.failed.len() as f64 / self.asked.connections.max(1) as f64
     }
 
+    /// The failed ones of all, as the subject of a sentence in the singular.
+    pub(super) fn told(&self) -> String {
+        let (failed, all) = (self.failed.len() as u64, self.asked.connections);
+        let remote = self.remote;
+        if failed < all {
+            format!("Of {all} connects to {remote} {failed} failed: each")
+        } else if all == 1 {
+            format!("The only connect to {remote}")
+        } else {
+            format!("Every one of {all} connects to {remote}")
+        }
+    }
+
     /// The finding, but for title, explanation and advice.
     pub(super) fn finding(
         &self,
@@ -106,7 +119,8 @@ fn harm(scene: &Scene<'_>, failed: &[&Connection]) -> Harm {
                 pid: connection.pid,
                 started: connection.opened,
                 until: connection.connect_failed?.at,
-                goroutine: None,
+                decider: None,
+                writer: None,
                 head: None,
             })
         })

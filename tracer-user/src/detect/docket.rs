@@ -45,6 +45,9 @@ impl Docket {
                 .map(|case| case.finding.severity);
             if let (Some(worst), Some(case)) = (worst, self.cases.get_mut(place)) {
                 case.finding.severity = case.finding.severity.min(worst);
+                // The harm is the cause's, and counted there.
+                case.finding.measured.requests_harmed = None;
+                case.finding.measured.harmed_by_status.clear();
             }
         }
         let mut stories: Vec<usize> = (0..self.cases.len())

@@ -22,7 +22,7 @@ use super::{
     own_code::{brief, is_standard, own_frame},
     scene::Scene,
     telling::{Timeline, what, wireshark_filter},
-    wording::{count, seconds, times},
+    wording::{count, seconds},
 };
 
 /// A share of empty responses from which on the harm is critical.
@@ -91,7 +91,11 @@ fn by_client<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Empty<
     let exchange = last_request(connection)?;
     let ended = connection.peer_left()?;
     let we_left_first = connection.left().is_some_and(|left| left < ended);
-    if exchange.answered() || we_left_first || met_a_closing(connection, &exchange, ended) {
+    if exchange.answered()
+        || connection.heard_unseen()
+        || we_left_first
+        || met_a_closing(connection, &exchange, ended)
+    {
         return None;
     }
     if let Some(server) = scene.model.other_end(connection) {
@@ -99,7 +103,7 @@ fn by_client<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Empty<
         let read = server
             .exchanges()
             .iter()
-            .any(|e| e.number == exchange.number);
+            .any(|served| served.started.plus(ROUND_TRIP) >= exchange.started);
         if read || scene.exiting(server.pid, ended) {
             return None;
         }
@@ -219,7 +223,7 @@ fn case(scene: &Scene<'_>, kind: &Kind, group: Vec<Empty<'_>>) -> Option<Case> {
         severity: severity(number, &traffic),
         confidence: confidence.number(),
         count: number,
-        title: title(model, example, number),
+        title: title(model, &group, example),
         explanation: explanation(model, kind, example, number),
         process: Subject::of(model, connection.pid),
         connection: Some(Ends::from(connection)),
@@ -268,30 +272,28 @@ fn asker(model: &Model, empty: &Empty<'_>) -> String {
     match connection.role {
         Role::Client => model.name(connection.pid),
         Role::Server => model.other_end(connection).map_or_else(
-            || connection.remote.ip().to_string(),
+            || format!("client {}", connection.remote.ip()),
             |client| model.name(client.pid),
         ),
     }
 }
 
-fn title(model: &Model, example: &Empty<'_>, number: u64) -> String {
-    let again = if number > 1 {
-        format!(" {}", times(number))
+fn title(model: &Model, group: &[Empty<'_>], example: &Empty<'_>) -> String {
+    let one = asker(model, example);
+    let who = if group.iter().all(|empty| asker(model, empty) == one) {
+        one
     } else {
-        String::new()
+        "clients".into()
     };
-    format!(
-        "{} got an empty reply from {}{again}",
-        asker(model, example),
-        match example.connection.role {
-            Role::Server => format!(
-                "{} on port {}",
-                ender(model, example),
-                example.connection.local.port()
-            ),
-            Role::Client => ender(model, example),
-        }
-    )
+    let whom = match example.connection.role {
+        Role::Server => format!(
+            "{} on port {}",
+            ender(model, example),
+            example.connection.local.port()
+        ),
+        Role::Client => ender(model, example),
+    };
+    format!("{who} got an empty reply from {whom}")
 }
 
 fn explanation(model: &Model, kind: &Kind, example: &Empty<'_>, number: u64) -> String {

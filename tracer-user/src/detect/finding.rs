@@ -276,7 +276,8 @@ pub struct Confidence(f64);
 /// A reason to be less sure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// The error was not text that could be read; that of a deadline is not. (0.95)
+    /// The error was not text that could be read; that of a deadline is not. (0.9;
+    /// not where the same wait came again and again)
     ReasonUnread,
     /// Which connection the decision was about was concluded from the close that followed. (0.93)
     ConnectionInferred,
@@ -297,9 +298,9 @@ pub enum Doubt {
 impl Doubt {
     fn factor(self) -> f64 {
         match self {
-            Self::ReasonUnread | Self::RequestInferred | Self::OneEnd => 0.95,
+            Self::RequestInferred | Self::OneEnd => 0.95,
             Self::ConnectionInferred => 0.93,
-            Self::SettingInferred | Self::SettingUnknown | Self::Losses => 0.9,
+            Self::ReasonUnread | Self::SettingInferred | Self::SettingUnknown | Self::Losses => 0.9,
             Self::Ambiguous => 0.8,
         }
     }

@@ -21,7 +21,7 @@ mod proxy_timeout;
 mod scene;
 mod telling;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod wording;
 
 pub use finding::{

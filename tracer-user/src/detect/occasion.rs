@@ -6,13 +6,18 @@ use crate::{
 };
 
 use super::{
-    finding::{Confidence, Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness},
+    finding::{
+        Confidence, Doubt, Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness,
+    },
     give_up::GiveUp,
     limit::{self, Limit},
     own_code::{brief, own_frame},
     telling::{decider, deciding_frame, late_answer, still_at_work, timeline, wireshark_filter},
     wording::seconds,
 };
+
+/// Equal waits that make it believable that a timer ended them, each of which had other reasons too.
+const AGAIN: usize = 3;
 
 /// All occurrences of one give-up, and the one that stands for them.
 pub(super) struct Occasion<'g, 'm> {
@@ -110,17 +115,30 @@ impl<'g, 'm> Occasion<'g, 'm> {
         )
     }
 
-    /// As sure as the surest occurrence: the others only repeat it.
+    /// As sure as the surest occurrence: the others only repeat it. But that the same wait comes
+    /// again is worth something where the reason of each could not be read.
     fn confidence(&self) -> Confidence {
-        self.all
-            .iter()
-            .map(|give_up| give_up.confidence.but_all(&give_up.doubts))
-            .fold(
-                Confidence::from_timing(0).but_all(&self.example.doubts),
-                |best, next| {
-                    if next > best { next } else { best }
-                },
-            )
+        let again = self.value_s.is_some() && self.all.len() >= AGAIN;
+        let of = |give_up: &GiveUp<'_>| {
+            let mut doubts = give_up.doubts.clone();
+            if again {
+                doubts.retain(|doubt| *doubt != Doubt::ReasonUnread);
+            }
+            let confidence = if again && self.limit == Limit::Connecting {
+                Confidence::SEEN.but(Doubt::SettingUnknown)
+            } else {
+                give_up.confidence
+            };
+            confidence.but_all(&doubts)
+        };
+        let mut best = of(self.example);
+        for give_up in &self.all {
+            let next = of(give_up);
+            if next > best {
+                best = next;
+            }
+        }
+        best
     }
 
     /// The line that decided; where none was seen, the own line that closed.
@@ -145,11 +163,13 @@ impl<'g, 'm> Occasion<'g, 'm> {
             missing
                 .push("No decision of the program was seen, so the setting is not known.".into());
         }
-        if self.connection().other_end.is_none() {
+        if self.example.exchange.is_none() {
+            // Nobody was there yet who could have been looked at.
+        } else if self.connection().other_end.is_none() {
             missing.push(format!(
                 "{upstream} is not traced here, so what it was doing is not known."
             ));
-        } else if self.at_work.is_none() && self.example.exchange.is_some() {
+        } else if self.at_work.is_none() {
             missing.push("The upstream's goroutine was not looked at in time.".into());
         }
         (!missing.is_empty()).then(|| missing.join(" "))

@@ -17,6 +17,9 @@ use super::{
 /// How much older than the decision a look at the upstream's goroutine may be, and how much younger.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
 
+/// Events come only almost in order.
+const SLACK: Duration = Duration::from_millis(2);
+
 /// Events of one occurrence, put in order at the end.
 pub(super) struct Timeline<'m> {
     model: &'m Model,
@@ -223,7 +226,9 @@ pub(super) fn late_answer<'m>(
     let late = other
         .exchanges()
         .into_iter()
-        .rfind(|exchange| exchange.number == asked.number)?
+        .rfind(|served| {
+            served.started.plus(SLACK) >= asked.started && served.started <= give_up.at
+        })?
         .first_byte?;
     (late > give_up.at).then_some((late, other))
 }

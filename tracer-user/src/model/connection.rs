@@ -272,6 +272,17 @@ impl Connection {
             )
     }
 
+    /// The kernel counted more bytes from the peer than any exchange tells of: some were received in
+    /// a way that cannot be watched (`splice(2)`), so silence of the peer must not be concluded.
+    #[must_use]
+    pub fn heard_unseen(&self) -> bool {
+        self.origin != Origin::Found
+            && self.role == Role::Client
+            && self
+                .closed
+                .is_some_and(|(_, closed)| closed.bytes_received > self.tally().response_bytes)
+    }
+
     pub(super) fn decide(&mut self, decided: Decided) {
         if self.decisions.len() < DECISIONS {
             self.decisions.push(decided);

@@ -45,6 +45,8 @@ pub struct Exchange {
     pub request_bytes: u64,
     /// Bytes of the response.
     pub response_bytes: u64,
+    /// Bytes of interim responses before it.
+    pub interim_bytes: u64,
     /// HTTP/1 status of the response.
     pub status: Option<u16>,
     /// Who last sent or read the request.
@@ -66,6 +68,7 @@ impl Exchange {
             last_byte: told.last_byte,
             request_bytes: told.request_bytes,
             response_bytes: told.response_bytes,
+            interim_bytes: 0,
             status: told.status,
             actor: told.actor,
             complete: told.complete,
@@ -84,6 +87,7 @@ impl Exchange {
             last_byte: at,
             request_bytes: 0,
             response_bytes: 0,
+            interim_bytes: 0,
             status: None,
             actor: None,
             complete: false,
@@ -141,6 +145,7 @@ impl Exchange {
 
     fn go_on(&mut self, next: Self) {
         if self.interim() {
+            self.interim_bytes += self.response_bytes;
             self.first_byte = next.first_byte;
             self.response_bytes = next.response_bytes;
             self.status = next.status;

@@ -18,11 +18,14 @@ use crate::event::{
 mod connection;
 mod connections;
 mod decisions;
+mod early;
 mod exchange;
 mod goroutines;
 mod pairing;
 #[cfg(test)]
 pub(crate) mod story;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 pub use connection::{ConnectFailed, Connection, Decided, End, LocalClosed};
@@ -34,6 +37,7 @@ pub use traffic::{Peer, Sizes, Tally, Traffic};
 
 use connections::Connections;
 use decisions::Decisions;
+use early::Early;
 use goroutines::Goroutines;
 
 /// Different things that could not be seen, kept; a source tells a few.
@@ -55,7 +59,7 @@ pub struct Model {
     goroutines: Goroutines,
     losses: BTreeMap<String, u64>,
     unseen: Vec<Unseen>,
-    strays: u64,
+    early: Early,
     looks: VecDeque<(BootInstant, Pid, Goroutine)>,
 }
 
@@ -83,7 +87,7 @@ impl Model {
             goroutines: Goroutines::default(),
             losses: BTreeMap::new(),
             unseen: Vec::new(),
-            strays: 0,
+            early: Early::default(),
             looks: VecDeque::new(),
         }
     }
@@ -102,7 +106,12 @@ impl Model {
             Fact::Stack { id, frames } => {
                 self.stacks.insert(*id, frames.clone());
             }
-            Fact::Opened(opened) => self.connections.open(at, opened.clone()),
+            Fact::Opened(opened) => {
+                self.connections.open(at, opened.clone());
+                for early in self.early.of(opened.socket) {
+                    self.apply(&early);
+                }
+            }
             Fact::Decision(decision) => self.decided(at, decision),
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot.clone()),
             Fact::Lost { probe, count } => {
@@ -163,17 +172,23 @@ impl Model {
                 decision: decision.clone(),
                 attribution,
             }),
-            None => self.strays += 1,
+            None => self.early.keep(Event {
+                at,
+                fact: Fact::Decision(decision.clone()),
+            }),
         }
     }
 
-    /// A fact about one socket; about one never announced it is a stray.
+    /// A fact about one socket.
     fn on_a_socket(&mut self, at: BootInstant, fact: &Fact) {
         let Some(socket) = socket_of(fact) else {
             return;
         };
         let Some(connection) = self.connections.get_mut(socket) else {
-            self.strays += 1;
+            self.early.keep(Event {
+                at,
+                fact: fact.clone(),
+            });
             return;
         };
         match fact {
@@ -218,7 +233,8 @@ impl Model {
                 });
             }
             Fact::Closed(closed) => {
-                if connection.closed.replace((at, *closed)).is_none() {
+                let told_before = connection.closed.replace((at, *closed));
+                if told_before.is_none() {
                     self.connections.close(socket);
                 }
             }
@@ -382,7 +398,7 @@ impl Model {
     /// Facts about sockets whose opening was never told: records were lost, or came far too late.
     #[must_use]
     pub fn strays(&self) -> u64 {
-        self.strays
+        self.early.strays()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Which request a process was serving when it asked another service.
 //!
-//! A proxy's two legs are joined, from the surest way to the least sure: by the goroutine that
-//! serves the one and decided about the other; by the trace context that both carry; by one lying
+//! A proxy's two legs are joined, from the surest way to the least sure: by a goroutine that had its
+//! hands on both; by the trace context that both carry; by one lying
 //! within the other in time with the same method and path; by the one failing as soon as the other
 //! had. Which it was is part of the answer.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use crate::event::{BootInstant, Pid, RequestHead, Role, SocketId};
 
@@ -24,7 +24,9 @@ const SEARCHED: usize = 20_000;
 /// How the two legs were found to belong together; the surest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PairedBy {
-    /// The goroutine that serves the request decided about the upstream connection.
+    /// A goroutine had its hands on both: the one that serves the request decided about the upstream
+    /// connection, or the writer of the upstream request read the served one's body. (Go's
+    /// `ReverseProxy` passes the body on, so it is the transport's writer that reads from the client.)
     Goroutine,
     /// Both requests carry the same trace id and path.
     TraceContext,
@@ -57,7 +59,9 @@ pub struct Asking<'a> {
     /// When it gave up, or got its answer.
     pub until: BootInstant,
     /// The goroutine that decided, if known.
-    pub goroutine: Option<u64>,
+    pub decider: Option<u64>,
+    /// The goroutine that sent the request, if known.
+    pub writer: Option<u64>,
     /// What it asked for, if known.
     pub head: Option<&'a RequestHead>,
 }
@@ -73,6 +77,8 @@ struct Serving {
     socket: SocketId,
     exchange: Exchange,
     ended: BootInstant,
+    /// All that ever read a request of the same connection: its own goroutine is among them.
+    readers: Rc<[u64]>,
 }
 
 impl Served {
@@ -87,7 +93,10 @@ impl Served {
                 .or(connection.closed.map(|(at, _)| at))
                 .unwrap_or(model.now());
             let served = by_process.entry(connection.pid).or_default();
-            served.extend(connection.exchanges().into_iter().map(|exchange| Serving {
+            let exchanges = connection.exchanges();
+            let readers: Rc<[u64]> = exchanges.iter().filter_map(reader).collect();
+            served.extend(exchanges.into_iter().map(|exchange| Serving {
+                readers: Rc::clone(&readers),
                 socket: connection.socket,
                 ended: if exchange.answered() {
                     exchange.last_byte
@@ -146,9 +155,16 @@ fn pick(in_flight: &[&Serving], by: PairedBy, asking: &Asking<'_>) -> Option<Pai
     })
 }
 
+fn reader(exchange: &Exchange) -> Option<u64> {
+    exchange.actor?.goroutine
+}
+
 fn same_goroutine(serving: &Serving, asking: &Asking<'_>) -> bool {
-    let serves = serving.exchange.actor.and_then(|actor| actor.goroutine);
-    asking.goroutine.is_some() && serves == asking.goroutine
+    let decided = asking
+        .decider
+        .is_some_and(|decider| serving.readers.contains(&decider));
+    let passed_on = asking.writer.is_some() && reader(&serving.exchange) == asking.writer;
+    decided || passed_on
 }
 
 fn same_trace(serving: &Serving, asking: &Asking<'_>) -> bool {

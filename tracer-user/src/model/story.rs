@@ -378,9 +378,24 @@ impl Story {
 
     /// The model of it all at the end of the window.
     pub(crate) fn model(&mut self, end: f64) -> Model {
+        self.model_in_order_of(end, |_| Duration::ZERO)
+    }
+
+    /// The same, with each event coming as much later than it happened as `delay` says.
+    pub(crate) fn model_in_order_of(
+        &mut self,
+        end: f64,
+        mut delay: impl FnMut(&Event) -> Duration,
+    ) -> Model {
         let mut model = Model::new(source());
         self.events.sort_by_key(|event| event.at);
-        for event in &self.events {
+        let mut told: Vec<(BootInstant, &Event)> = self
+            .events
+            .iter()
+            .map(|event| (event.at.plus(delay(event)), event))
+            .collect();
+        told.sort_by_key(|(comes, _)| *comes);
+        for (_, event) in told {
             model.apply(event);
         }
         model.end(ms(end));

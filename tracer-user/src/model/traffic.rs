@@ -66,6 +66,10 @@ pub struct Tally {
     pub unanswered: u64,
     /// Answered with a status of 500 and above.
     pub failed: u64,
+    /// Bytes of all requests.
+    pub request_bytes: u64,
+    /// Bytes of all responses, interim ones included.
+    pub response_bytes: u64,
     /// Sizes of the requests that were answered without failure, in bytes.
     pub fine_sizes: Sizes,
 }
@@ -74,6 +78,8 @@ impl Tally {
     /// Counts one more.
     pub fn count(&mut self, exchange: &Exchange) {
         self.exchanges += 1;
+        self.request_bytes += exchange.request_bytes;
+        self.response_bytes += exchange.response_bytes + exchange.interim_bytes;
         if exchange.fine() {
             self.fine_sizes.count(exchange.request_bytes);
         } else if exchange.answered() {
@@ -88,6 +94,8 @@ impl Tally {
         self.exchanges += other.exchanges;
         self.unanswered += other.unanswered;
         self.failed += other.failed;
+        self.request_bytes += other.request_bytes;
+        self.response_bytes += other.response_bytes;
         self.fine_sizes.add(&other.fine_sizes);
     }
 

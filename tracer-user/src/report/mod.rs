@@ -1,1 +1,13 @@
 //! Findings told to a person or a tool.
+//!
+//! In come a model and what was found in it; out comes a [`Report`], which is the JSON object that
+//! scripts rely on, and can be told as text. Nothing is judged here, and nothing is left out without
+//! saying so.
+
+mod json;
+pub mod text;
+
+pub use json::{
+    ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
+    SnapshotTold, SourceTold, TargetTold, ThreadTold,
+};

@@ -54,8 +54,8 @@ fn abandoned_on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Giv
         Limit::Unknown
     };
     let confidence = match limit {
-        Limit::Unknown => Confidence::from_timing(1),
-        Limit::Connecting => Confidence::SEEN.but(Doubt::SettingUnknown),
+        // A context ends for other reasons than time as well, so once is not enough.
+        Limit::Unknown | Limit::Connecting => Confidence::from_timing(1),
         _ => Confidence::SEEN,
     };
     if serving.is_none() {

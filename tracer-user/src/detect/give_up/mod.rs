@@ -124,13 +124,14 @@ fn serving(
     connection: &Connection,
     exchange: Option<&Exchange>,
     until: BootInstant,
-    goroutine: Option<u64>,
+    decider: Option<u64>,
 ) -> (Option<Pairing>, Vec<Doubt>) {
     let pairing = scene.served.pair(&Asking {
         pid: connection.pid,
         started: exchange.map_or(connection.opened, |exchange| exchange.started),
         until,
-        goroutine,
+        decider,
+        writer: exchange.and_then(|exchange| exchange.actor?.goroutine),
         head: exchange.and_then(|exchange| exchange.head.as_ref()),
     });
     let mut doubts = Vec::new();

@@ -54,6 +54,9 @@ fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<GiveUp<'m>> {
     let closed = connection.local_closed?;
     let exchange = connection.exchanges().pop().filter(awaits_a_response)?;
     let waited = closed.at.since(exchange.request_ended);
+    if connection.heard_unseen() {
+        return None;
+    }
     let peer_first = connection.peer_left().is_some_and(|left| left <= closed.at);
     if peer_first || waited < SHORTEST || scene.exiting(connection.pid, closed.at) {
         return None;

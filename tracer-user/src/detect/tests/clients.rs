@@ -119,7 +119,7 @@ fn a_stream_left_by_its_deadline_is_only_worth_knowing() {
             Asked::at(0.3, 90).answering(2.0, 200),
         )
         .decision(
-            30_00.0,
+            3000.0,
             (CLIENT, 30),
             Decider::TransportCancel,
             None,
@@ -225,6 +225,11 @@ fn a_dial_that_a_context_may_have_ended_names_no_setting_but_both_possibilities(
     let found = found(&mut story);
     let finding = only(&found, Rule::ClientTimeout);
     assert_eq!(finding.setting, None);
+    assert_eq!(
+        finding.severity,
+        Severity::Info,
+        "it may have been called off"
+    );
     for possibility in ["net.Dialer.Timeout", "http.Client.Timeout"] {
         assert!(
             finding.explanation.contains(possibility),
@@ -232,6 +237,27 @@ fn a_dial_that_a_context_may_have_ended_names_no_setting_but_both_possibilities(
             finding.explanation
         );
     }
+}
+
+#[test]
+fn dials_under_a_context_that_end_alike_were_ended_by_a_timer() {
+    let mut story = client("go1.22.1");
+    let stack = story.stack(&[DIAL[4], "net/http.(*Transport).dialConnFor"]);
+    for nth in 0..4_u16 {
+        let at = 1000.0 * f64::from(nth);
+        let socket = story.connecting(
+            at,
+            CLIENT,
+            &format!("10.0.0.1:{}", 40000 + nth),
+            "10.9.9.9:80",
+        );
+        story.connect_failed(at + 350.2, socket, ConnectFailure::Abandoned, stack);
+    }
+    let found = found(&mut story);
+    let finding = only(&found, Rule::ClientTimeout);
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(finding.setting, None);
+    assert!(finding.confidence > 0.8);
 }
 
 #[test]

@@ -156,3 +156,15 @@ fn the_kernels_own_reset_counts_as_ending_it() {
             .contains("reset")
     );
 }
+
+#[test]
+fn a_connection_found_open_may_be_closing_already() {
+    let mut story = Story::new();
+    story.go(CLIENT, "browser");
+    let socket = story.found(CLIENT, "10.0.0.9:50000", "10.0.0.1:80");
+    story
+        .http(socket, 0, "GET /", Asked::at(100.0, 90))
+        .peer_closed(100.2, socket)
+        .local_closed(100.5, socket);
+    assert_eq!(found(&mut story), []);
+}

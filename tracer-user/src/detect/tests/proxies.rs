@@ -551,3 +551,78 @@ fn an_upload_after_100_continue_is_given_up_on_all_the_same() {
     assert_eq!(found[0].measured.request_bytes, Some(200_200));
     assert_eq!(found[0].setting.as_ref().unwrap().value_s, Some(1.0));
 }
+
+#[test]
+fn the_transports_writer_that_reads_the_clients_body_pairs_the_legs() {
+    // The body of an upload is read from the client by the goroutine that writes it upstream, and
+    // the path may be rewritten on the way.
+    let mut story = gateway();
+    let one = legs(&mut story, 0.0, 1);
+    let other = legs(&mut story, 0.0, 2);
+    story
+        .http(
+            one.front,
+            0,
+            "POST /api/a",
+            Asked::at(1.0, 90_000)
+                .until(9.0)
+                .by(GATEWAY, 61)
+                .answered(1012.0, 502),
+        )
+        .http(
+            other.front,
+            0,
+            "POST /api/b",
+            Asked::at(1.0, 90_000)
+                .until(9.0)
+                .by(GATEWAY, 62)
+                .answered(1012.0, 502),
+        )
+        .http(
+            one.back,
+            0,
+            "POST /a",
+            Asked::at(2.0, 90_000).until(9.0).by(GATEWAY, 61),
+        )
+        .decision(
+            1009.2,
+            (GATEWAY, 5),
+            Decider::TransportClose,
+            Some(HEADERS),
+            Some(one.back),
+        )
+        .local_closed(1009.4, one.back);
+    let found = found(&mut story);
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert!(proxy.confidence > 0.95, "{}", proxy.confidence);
+    assert_eq!(proxy.related_connections[0].client.port(), 36001);
+}
+
+#[test]
+fn a_response_received_unseen_is_no_silence() {
+    let mut story = Story::new();
+    story.native(GATEWAY, "haproxy");
+    for nth in 0..5_u16 {
+        let at = 2000.0 * f64::from(nth);
+        let socket = story.connected(
+            at,
+            GATEWAY,
+            &format!("10.0.0.1:{}", 40000 + nth),
+            "10.0.0.2:80",
+        );
+        story
+            .http(socket, 0, "GET /", Asked::at(at + 0.3, 90))
+            .local_closed(at + 1000.0, socket);
+        story.tell(
+            at + 1001.0,
+            crate::event::Fact::Closed(crate::event::Closed {
+                socket,
+                bytes_sent: 90,
+                bytes_received: 4_000,
+                srtt: None,
+                retransmits: 0,
+            }),
+        );
+    }
+    assert_eq!(found(&mut story), []);
+}
