@@ -131,7 +131,7 @@ impl SmallDisk {
         let disk = Self(tempfile::tempdir()?);
         succeed(
             Command::new("mount")
-                .args(["-t", "tmpfs", "-o", "size=64k", "gopulse-tests"])
+                .args(["-t", "tmpfs", "-o", "size=256k", "gopulse-tests"])
                 .arg(disk.0.path()),
         )?;
         Ok(disk)

@@ -361,6 +361,11 @@ pub const PHASE_REQUEST: u8 = 1;
 /// The last byte was of a response.
 pub const PHASE_RESPONSE: u8 = 2;
 
+/// A bit of the map of ports: a traced socket has, or had, this local port.
+pub const PORT_USED: u8 = 1;
+/// A bit of the map of ports: a target listens on it.
+pub const PORT_LISTENED: u8 = 2;
+
 /// RST arrived on the socket.
 pub const SOCKET_RESET_RECEIVED: u8 = 1;
 /// [`CHANGE_LOCAL_CLOSED`] was told.

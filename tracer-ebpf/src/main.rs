@@ -49,12 +49,16 @@ static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(262_144, BPF_F_
 /// Traced sockets by their two ends, for the packets' sake.
 #[map]
 static TUPLES: HashMap<Address, Tuple> = HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
-/// Local ports of traced sockets: a stranger's packet is told by one load.
+/// Local ports of traced sockets, `PORT_…` bits: a stranger's packet is told by one load.
 #[map]
 static PORTS: Array<u8> = Array::with_max_entries(65_536, 0);
 /// Ports that targets listen on, and who does.
 #[map]
 static LISTENERS: HashMap<Listener, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+/// The names of sockets to be, from the SYN to the end of the handshake. Old ones are pushed out by a
+/// flood of SYNs.
+#[map]
+static HANDSHAKES: LruHashMap<Address, u64> = LruHashMap::with_max_entries(16_384, 0);
 /// The socket that a task is connecting, from `connect` to its SYN. An old one that is pushed out
 /// belongs to a SYN that never came.
 #[map]

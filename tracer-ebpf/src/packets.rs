@@ -10,17 +10,17 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_RB_NO_WAKEUP},
+    bindings::{__sk_buff, BPF_ANY, BPF_RB_NO_WAKEUP},
     helpers::generated::bpf_skb_load_bytes,
 };
 use tracer_ebpf::{
     Address, HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, KIND_PACKET, Loss, PACKET_LONG,
-    PACKET_SHORT, Packet, Socket, begins_request, http_status,
+    PACKET_SHORT, PORT_LISTENED, PORT_USED, Packet, Socket, begins_request, http_status,
 };
 
 use crate::{
-    CONNECTING, EVENTS, PACKETS, PORTS, SOCKETS, TUPLES,
-    kernel::{AF_INET, AF_INET6, now, offset, packets_wanted, read, task},
+    CONNECTING, EVENTS, HANDSHAKES, PACKETS, PORTS, SOCKETS, TUPLES,
+    kernel::{AF_INET, AF_INET6, fresh_id, now, offset, packets_wanted, read, task},
     losses, sockets,
 };
 
@@ -45,24 +45,7 @@ struct Segment {
 #[inline(always)]
 pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
     let mut segment = parse(skb, outgoing)?;
-    // SAFETY: the value is only replaced as a whole.
-    let tuple = in_use(segment.address.local_port)
-        .then(|| unsafe { TUPLES.get(&segment.address) })
-        .flatten();
-    let (sock, id) = match tuple {
-        Some(tuple) => (tuple.sock, tuple.socket),
-        None => {
-            // The first SYN leaves within `connect`, whose socket had no port until now.
-            if !outgoing || segment.flags & (SYN | ACK) != SYN {
-                return None;
-            }
-            // SAFETY: as above.
-            let sock = *unsafe { CONNECTING.get(task()) }?;
-            let socket = sockets::addressed(sock)?;
-            // SAFETY: an element of the map; see `Socket` on who writes what.
-            (sock, unsafe { (*socket).id })
-        }
-    };
+    let (sock, id) = owner(&segment, outgoing)?;
     if segment.length > segment.headers
         && let Some(pointer) = SOCKETS.get_ptr_mut(sock)
     {
@@ -73,7 +56,7 @@ pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
         }
     }
     if packets_wanted() {
-        if !outgoing && in_use(segment.address.remote_port) {
+        if !outgoing && bits(segment.address.remote_port) & PORT_USED != 0 {
             mirror(&mut segment.address);
             // SAFETY: the value is not read.
             if unsafe { TUPLES.get(&segment.address) }.is_some() {
@@ -89,13 +72,51 @@ pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
     Some(())
 }
 
-/// Whether a traced socket has, or had, this local port.
+/// The socket that a packet belongs to and its name; no socket yet during a handshake.
 #[inline(always)]
-fn in_use(port: u16) -> bool {
-    // SAFETY: an element of the map, only ever set.
+fn owner(segment: &Segment, outgoing: bool) -> Option<(u64, u64)> {
+    let port = bits(segment.address.local_port);
+    let begins = segment.flags & (SYN | ACK) == SYN;
+    if port & PORT_USED != 0 {
+        // SAFETY: the value is only replaced as a whole.
+        if let Some(tuple) = unsafe { TUPLES.get(&segment.address) } {
+            if !(begins && !outgoing) {
+                return Some((tuple.sock, tuple.socket));
+            }
+            // A new connection from the addresses of an old one.
+            let _ = TUPLES.remove(&segment.address);
+        }
+    }
+    if begins && outgoing {
+        // The first SYN leaves within `connect`, whose socket had no port until now.
+        // SAFETY: as above.
+        let sock = *unsafe { CONNECTING.get(task()) }?;
+        let socket = sockets::addressed(sock)?;
+        // SAFETY: an element of the map; see `Socket` on who writes what.
+        return Some((sock, unsafe { (*socket).id }));
+    }
+    if port & PORT_LISTENED == 0 || !packets_wanted() {
+        return None;
+    }
+    // SAFETY: as above.
+    if let Some(&id) = unsafe { HANDSHAKES.get(&segment.address) } {
+        return Some((0, id));
+    }
+    if !begins {
+        return None;
+    }
+    let id = fresh_id(now());
+    let _ = HANDSHAKES.insert(&segment.address, id, u64::from(BPF_ANY));
+    Some((0, id))
+}
+
+/// What is known of a local port.
+#[inline(always)]
+fn bits(port: u16) -> u8 {
     PORTS
         .get(u32::from(port))
-        .is_some_and(|used| unsafe { core::ptr::read_volatile(used) } != 0)
+        // SAFETY: an element of the map; volatile since others set its bits.
+        .map_or(0, |bits| unsafe { core::ptr::read_volatile(bits) })
 }
 
 /// The headers, from the packet's linear part, where the stack keeps them. No helper is called, since

@@ -17,13 +17,13 @@ use tracer_ebpf::{
     CHANGE_ESTABLISHED, CHANGE_FOUND, CHANGE_LOCAL_CLOSED, CHANGE_PEER_CLOSED,
     CHANGE_RESET_RECEIVED, CHANGE_RESET_SENT, CHANGE_RETRANSMITTED, Change, FLAG_ABORT,
     FLAG_AWAITING, FLAG_LAST_OWNER, FLAG_LISTENER, FLAG_STACK, Header, KIND_CHANGE, Listener, Loss,
-    PHASE_REQUEST, ROLE_CLIENT, ROLE_SERVER, SOCKET_LOCAL_CLOSED, SOCKET_RESET_RECEIVED,
-    STACK_DEPTH, Socket, Stack, Target, Tuple,
+    PHASE_REQUEST, PORT_LISTENED, PORT_USED, ROLE_CLIENT, ROLE_SERVER, SOCKET_LOCAL_CLOSED,
+    SOCKET_RESET_RECEIVED, STACK_DEPTH, Socket, Stack, Target, Tuple,
     tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 
 use crate::{
-    CONNECTING, EVENTS, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
+    CONNECTING, EVENTS, HANDSHAKES, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
     goroutine::read_owner,
     kernel::{current, fresh_id, is_tcp, netns, now, offset, read, read_address, task},
     losses,
@@ -107,6 +107,12 @@ fn accepted(sock: u64) -> Option<()> {
     let tgid = *unsafe { LISTENERS.get(listener) }?;
     let socket = enter(sock, ROLE_SERVER)?;
     socket.owner.tgid = tgid;
+    read_address(sock, &mut socket.address)?;
+    // SAFETY: the value is only replaced as a whole.
+    if let Some(&id) = unsafe { HANDSHAKES.get(&socket.address) } {
+        socket.id = id;
+        let _ = HANDSHAKES.remove(&socket.address);
+    }
     learn_address(sock, socket)?;
     tell_of(
         CHANGE_ACCEPTED,
@@ -130,6 +136,7 @@ fn listening(sock: u64) -> Option<()> {
         _pad: 0,
     };
     let _ = LISTENERS.insert(listener, tgid, u64::from(BPF_ANY));
+    mark_port(port, PORT_LISTENED);
     None
 }
 
@@ -296,11 +303,16 @@ fn learn_address(sock: u64, socket: &mut Socket) -> Option<()> {
     {
         losses::count(Loss::Tuples);
     }
-    if let Some(used) = PORTS.get_ptr_mut(u32::from(socket.address.local_port)) {
-        // SAFETY: an element of the map, only ever set.
-        unsafe { *used = 1 };
-    }
+    mark_port(socket.address.local_port, PORT_USED);
     Some(())
+}
+
+#[inline(always)]
+fn mark_port(port: u16, bit: u8) {
+    if let Some(bits) = PORTS.get_ptr_mut(u32::from(port)) {
+        // SAFETY: an element of the map, whose bits are only ever set.
+        unsafe { *bits |= bit };
+    }
 }
 
 #[inline(always)]

@@ -120,6 +120,16 @@ impl Decoder {
         }
     }
 
+    fn dropped(&self, change: &wire::Change) -> Option<Fact> {
+        let socket = SocketId(change.socket);
+        let reason = match self.drop_reasons.get(&change.number) {
+            Some(reason) if reason == BYSTANDER => return None,
+            Some(reason) => reason.clone(),
+            None => format!("reason {}", change.number),
+        };
+        Some(Fact::Dropped { socket, reason })
+    }
+
     fn change(&self, bytes: &[u8]) -> Option<Change> {
         let (change, rest) = wire::Change::read_from_prefix(bytes).ok()?;
         let header = change.header;
@@ -143,14 +153,7 @@ impl Decoder {
                 socket,
                 syn: change.old_state == wire::tcp_state::SYN_SENT,
             }),
-            wire::CHANGE_DROPPED => Some(Fact::Dropped {
-                socket,
-                reason: self
-                    .drop_reasons
-                    .get(&change.number)
-                    .cloned()
-                    .unwrap_or_else(|| format!("reason {}", change.number)),
-            }),
+            wire::CHANGE_DROPPED => self.dropped(&change),
             _ => None, // CHANGE_ADDRESSED completes an opening
         };
         Some(Change {
@@ -166,6 +169,9 @@ impl Decoder {
         })
     }
 }
+
+/// What a bystander on this host drops because it was for another host says nothing of the packet.
+const BYSTANDER: &str = "OTHERHOST";
 
 /// A packet of the packets' ring.
 pub(super) fn packet(bytes: &[u8]) -> Option<Packet> {

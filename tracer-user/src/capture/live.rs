@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
 use tracer_ebpf::{Address, Listener, Loss, Socket, Tuple};
 
 use super::{
@@ -46,6 +46,7 @@ pub(super) struct Maps {
     pub(super) sockets: BpfHashMap<MapData, u64, [u8; size_of::<Socket>()]>,
     pub(super) tuples: BpfHashMap<MapData, [u8; size_of::<Address>()], [u8; size_of::<Tuple>()]>,
     pub(super) listeners: BpfHashMap<MapData, [u8; size_of::<Listener>()], u32>,
+    pub(super) ports: Array<MapData, u8>,
     losses: PerCpuArray<MapData, u64>,
 }
 
@@ -96,6 +97,7 @@ impl Live {
                 .map_err(|e| map_error("TUPLES", chain(&e)))?,
             listeners: BpfHashMap::try_from(map("LISTENERS")?)
                 .map_err(|e| map_error("LISTENERS", chain(&e)))?,
+            ports: Array::try_from(map("PORTS")?).map_err(|e| map_error("PORTS", chain(&e)))?,
             losses: PerCpuArray::try_from(map("LOSSES")?)
                 .map_err(|e| map_error("LOSSES", chain(&e)))?,
         };

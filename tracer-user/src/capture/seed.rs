@@ -3,7 +3,10 @@
 use std::{collections::HashSet, io::Read as _};
 
 use aya::{Ebpf, programs::Iter};
-use tracer_ebpf::{FoundSocket, Listener, ROLE_CLIENT, ROLE_SERVER, Socket, Tuple, tcp_state};
+use tracer_ebpf::{
+    FoundSocket, Listener, PORT_LISTENED, PORT_USED, ROLE_CLIENT, ROLE_SERVER, Socket, Tuple,
+    tcp_state,
+};
 use zerocopy::{FromBytes as _, FromZeros as _};
 
 use super::{attach::chain, decode, live::Maps, looks::now};
@@ -22,6 +25,7 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
                 _pad: 0,
             };
             let _ = maps.listeners.insert(bytes(&listener), socket.tgid, 0);
+            mark_port(maps, socket.address.local_port, PORT_LISTENED);
         }
     }
     let listening: HashSet<(u32, u16)> = found
@@ -32,7 +36,8 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
     let at = now();
     let mut events = Vec::new();
     for (index, socket) in found.iter().enumerate() {
-        if matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE) {
+        // What is still connecting has an unknown beginning, which would be taken for its time to wait.
+        if !matches!(socket.state, tcp_state::ESTABLISHED | tcp_state::CLOSE_WAIT) {
             continue;
         }
         let served = listening.contains(&(socket.netns, socket.address.local_port));
@@ -98,8 +103,15 @@ fn enter(maps: &mut Maps, found: &FoundSocket, id: u64, role: u8) -> bool {
         let _ = maps
             .tuples
             .insert(bytes(&found.address), bytes::<_, 16>(&tuple), 0);
+        mark_port(maps, found.address.local_port, PORT_USED);
     }
     entered
+}
+
+fn mark_port(maps: &mut Maps, port: u16, bit: u8) {
+    let index = u32::from(port);
+    let bits = maps.ports.get(&index, 0).unwrap_or(0);
+    let _ = maps.ports.set(index, bits | bit, 0);
 }
 
 /// A wire type as the array that the maps take.

@@ -152,7 +152,12 @@ impl Sink for Seen {
 /// Colours and the terminal's width where it is one; 100 columns for a file.
 fn style(terminal: bool) -> text::Style {
     const WIDE: usize = 100;
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let width = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok());
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    text::Style { colour: terminal && !no_colour, width: width.unwrap_or(WIDE).clamp(60, 120) }
+    text::Style {
+        colour: terminal && !no_colour,
+        width: width.unwrap_or(WIDE).clamp(60, 120),
+    }
 }
