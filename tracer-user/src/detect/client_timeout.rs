@@ -23,7 +23,7 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         let Some(occasion) = Occasion::of(scene.model, together, |_| false) else {
             continue;
         };
-        let asked = scene.model.asked(kind.pid, kind.upstream);
+        let asked = scene.asked(kind.pid, kind.upstream);
         docket.add(case(&occasion, &asked, docket));
     }
 }

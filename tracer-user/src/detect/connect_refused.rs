@@ -26,7 +26,10 @@ const NOISE: f64 = 0.01;
 
 /// Adds a case for each process and address.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    for attempts in Attempts::gather(scene, refused) {
+    for mut attempts in Attempts::gather(scene, refused) {
+        if scene.model.connections_left_out() > 0 {
+            attempts.number = attempts.number.max(attempts.asked.refused);
+        }
         if let Some(case) = case(scene, &attempts) {
             docket.add(case);
         }

@@ -21,6 +21,8 @@ pub(super) struct Attempts<'m> {
     pub(super) pid: Pid,
     pub(super) remote: SocketAddr,
     pub(super) failed: Vec<&'m Connection>,
+    /// How many failed; more than `failed` where these are no longer all kept one by one.
+    pub(super) number: u64,
     pub(super) asked: Traffic,
     pub(super) harm: Harm,
 }
@@ -44,20 +46,21 @@ impl<'m> Attempts<'m> {
                 pid,
                 remote,
                 harm: harm(scene, &failed),
+                number: failed.len() as u64,
                 failed,
-                asked: scene.model.asked(pid, remote),
+                asked: scene.asked(pid, remote),
             })
             .collect()
     }
 
     /// The share of attempts at this address that failed.
     pub(super) fn failed_share(&self) -> f64 {
-        self.failed.len() as f64 / self.asked.connections.max(1) as f64
+        self.number as f64 / self.asked.connections.max(1) as f64
     }
 
     /// The failed ones of all, as the subject of a sentence in the singular.
     pub(super) fn told(&self) -> String {
-        let (failed, all) = (self.failed.len() as u64, self.asked.connections);
+        let (failed, all) = (self.number, self.asked.connections);
         let remote = self.remote;
         if failed < all {
             format!("Of {all} connects to {remote} {failed} failed: each")
@@ -92,7 +95,7 @@ impl<'m> Attempts<'m> {
             rule,
             severity,
             confidence: Confidence::SEEN.number(),
-            count: self.failed.len() as u64,
+            count: self.number,
             title: String::new(),
             explanation: String::new(),
             process: Subject::of(model, self.pid),
@@ -110,7 +113,8 @@ impl<'m> Attempts<'m> {
     }
 }
 
-/// Requests that were in flight when a connect failed, and failed at once.
+/// Requests that were in flight when a connect failed, and failed at once. Where several did, or
+/// another reason is known for the one, the connect is not to blame.
 fn harm(scene: &Scene<'_>, failed: &[&Connection]) -> Harm {
     let pairings: Vec<_> = failed
         .iter()
@@ -124,8 +128,9 @@ fn harm(scene: &Scene<'_>, failed: &[&Connection]) -> Harm {
                 head: None,
             })
         })
+        .filter(|pairing| pairing.rivals == 0 && !scene.given_up_for(pairing))
         .collect();
-    Harm::of(scene.model, pairings.iter())
+    Harm::of(scene, pairings.iter())
 }
 
 fn opener(model: &Model, connection: &Connection) -> Option<Witness> {

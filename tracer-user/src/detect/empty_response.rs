@@ -195,8 +195,8 @@ fn case(scene: &Scene<'_>, kind: &Kind, group: Vec<Empty<'_>>) -> Option<Case> {
     let connection = example.connection;
     let number = group.len() as u64;
     let traffic = match connection.role {
-        Role::Server => model.served(connection.pid, connection.local),
-        Role::Client => model.asked(connection.pid, connection.remote),
+        Role::Server => scene.served_at(connection.pid, connection.local),
+        Role::Client => scene.asked(connection.pid, connection.remote),
     };
     let frames = closing_frames(model, connection);
     let mut measured = Measured {

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     event::SocketId,
-    model::{Connection, Exchange, Model, Pairing, Traffic},
+    model::{Connection, Exchange, Pairing, Traffic},
 };
 
 use super::{
     finding::{Measured, Severity},
+    scene::Scene,
     wording::{bytes, count, join},
 };
 
@@ -67,11 +68,11 @@ pub(super) struct Harm {
 }
 
 impl Harm {
-    pub(super) fn of<'p>(model: &Model, touched: impl Iterator<Item = &'p Pairing>) -> Self {
+    pub(super) fn of<'p>(scene: &Scene<'_>, touched: impl Iterator<Item = &'p Pairing>) -> Self {
         let mut harm = Self::default();
         let mut places = BTreeSet::new();
         for pairing in touched {
-            let Some(connection) = model.connection(pairing.socket) else {
+            let Some(connection) = scene.model.connection(pairing.socket) else {
                 continue;
             };
             let fate = Fate::of(connection, &pairing.exchange);
@@ -80,7 +81,7 @@ impl Harm {
                 .insert(key, (fate, pairing.exchange.request_bytes));
             if places.insert((connection.pid, connection.local.port())) {
                 harm.served
-                    .add(&model.served(connection.pid, connection.local));
+                    .add(&scene.served_at(connection.pid, connection.local));
             }
         }
         harm

@@ -6,7 +6,7 @@
 
 use super::{
     docket::{Case, Docket},
-    finding::Rule,
+    finding::{Rule, Severity},
     give_up::grouped,
     harm::{Fate, Harm},
     limit::Limit,
@@ -14,6 +14,9 @@ use super::{
     scene::Scene,
     wording::times,
 };
+
+/// Less sure than this it is a guess, and a guess is never critical.
+const GUESS: f64 = 0.6;
 
 /// Adds a case for each upstream address and setting.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
@@ -24,15 +27,18 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         let Some(occasion) = Occasion::of(scene.model, together, harmed) else {
             continue;
         };
-        docket.add(case(&occasion, docket));
+        docket.add(case(scene, &occasion, docket));
     }
 }
 
-fn case(occasion: &Occasion<'_, '_>, docket: &Docket) -> Case {
+fn case(scene: &Scene<'_>, occasion: &Occasion<'_, '_>, docket: &Docket) -> Case {
     let pairings = occasion.all.iter().filter_map(|g| g.serving.as_ref());
-    let harm = Harm::of(occasion.model, pairings);
+    let harm = Harm::of(scene, pairings);
     let mut finding = occasion.finding(Rule::ProxyTimeout);
     finding.severity = harm.severity();
+    if finding.confidence < GUESS {
+        finding.severity = finding.severity.min(Severity::Warning);
+    }
     harm.measure(&mut finding.measured);
     let mut sentences = vec![occasion.limit_sentence()];
     if finding.count > 1 {

@@ -1,13 +1,21 @@
 //! What every rule looks at: the model, and what is concluded from it once for all.
 
-use std::{collections::HashMap, time::Duration};
-
-use crate::{
-    event::{BootInstant, Pid, Role},
-    model::{Connection, Model, Served},
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
 };
 
-use super::give_up::{self, GiveUp};
+use crate::{
+    event::{BootInstant, Pid, Role, SocketId},
+    model::{Connection, Model, PairedBy, Pairing, Peer, Served, Traffic},
+};
+
+use super::{
+    finding::Doubt,
+    give_up::{self, GiveUp},
+    limit::Limit,
+};
 
 /// How long before a process is told to have ended its sockets may be closed by its exit, and after.
 const EXITING: Duration = Duration::from_millis(100);
@@ -24,7 +32,12 @@ pub(super) struct Scene<'m> {
     pub(super) model: &'m Model,
     pub(super) served: Served,
     pub(super) give_ups: Vec<GiveUp<'m>>,
+    /// By process, in the order of opening.
     clients: HashMap<Pid, Vec<&'m Connection>>,
+    traffic: BTreeMap<Peer, Traffic>,
+    /// Requests served that a give-up harmed, and that is known better than by one failing after the
+    /// other.
+    given_up_for: HashSet<(SocketId, u32)>,
 }
 
 impl<'m> Scene<'m> {
@@ -33,14 +46,49 @@ impl<'m> Scene<'m> {
         for connection in model.connections().filter(|c| c.role == Role::Client) {
             clients.entry(connection.pid).or_default().push(connection);
         }
+        for of_process in clients.values_mut() {
+            of_process.sort_by_key(|connection| connection.opened);
+        }
         let mut scene = Self {
             model,
             served: Served::of(model),
             give_ups: Vec::new(),
             clients,
+            traffic: model.traffic(),
+            given_up_for: HashSet::new(),
         };
         scene.give_ups = give_up::all(&scene);
+        scene.given_up_for = scene
+            .give_ups
+            .iter()
+            .filter_map(|give_up| give_up.serving.as_ref())
+            .filter(|pairing| pairing.by < PairedBy::Aftermath)
+            .map(|pairing| (pairing.socket, pairing.exchange.number))
+            .collect();
+        scene.drop_coincidences();
         scene
+    }
+
+    /// A request that failed just after a give-up, but for another reason that is known, or one of
+    /// several that did, is no proof that the give-up harmed it. What was believed for its sake alone
+    /// is believed no more.
+    fn drop_coincidences(&mut self) {
+        let given_up_for = &self.given_up_for;
+        self.give_ups.retain_mut(|give_up| {
+            let Some(pairing) = &give_up.serving else {
+                return true;
+            };
+            let key = (pairing.socket, pairing.exchange.number);
+            let coincidence = pairing.by == PairedBy::Aftermath
+                && (pairing.rivals > 0 || given_up_for.contains(&key));
+            if coincidence {
+                give_up.serving = None;
+                give_up
+                    .doubts
+                    .retain(|doubt| !matches!(doubt, Doubt::RequestInferred | Doubt::Ambiguous));
+            }
+            !coincidence || give_up.limit != Limit::Unknown
+        });
     }
 
     /// Every connection on which `pid` asks.
@@ -66,14 +114,45 @@ impl<'m> Scene<'m> {
         let Some(failed) = connection.connect_failed else {
             return false;
         };
-        self.clients_of(connection.pid).iter().any(|other| {
-            other.remote.port() == connection.remote.port()
-                && other.remote.ip() != connection.remote.ip()
-                && other.opened.plus(RACING) >= connection.opened
-                && connection.opened.plus(RACING) >= other.opened
-                && other
-                    .established
-                    .is_some_and(|won| won >= connection.opened && won <= failed.at.plus(LOSING))
-        })
+        let of_process = self.clients_of(connection.pid);
+        let early =
+            of_process.partition_point(|other| other.opened.plus(RACING) < connection.opened);
+        of_process
+            .iter()
+            .skip(early)
+            .take_while(|other| other.opened <= connection.opened.plus(RACING))
+            .any(|other| {
+                other.remote.port() == connection.remote.port()
+                    && other.remote.ip() != connection.remote.ip()
+                    && other.established.is_some_and(|won| {
+                        won >= connection.opened && won <= failed.at.plus(LOSING)
+                    })
+            })
+    }
+
+    /// A give-up is known to have harmed this request.
+    pub(super) fn given_up_for(&self, pairing: &Pairing) -> bool {
+        self.given_up_for
+            .contains(&(pairing.socket, pairing.exchange.number))
+    }
+
+    /// All that `pid` served on the port of `address`, whichever of its addresses a client chose.
+    pub(super) fn served_at(&self, pid: Pid, address: SocketAddr) -> Traffic {
+        self.sum(|peer| peer.serves && peer.pid == pid && peer.address.port() == address.port())
+    }
+
+    /// All that `pid` asked of `whom`.
+    pub(super) fn asked(&self, pid: Pid, whom: SocketAddr) -> Traffic {
+        self.sum(|peer| !peer.serves && peer.pid == pid && peer.address == whom)
+    }
+
+    fn sum(&self, of: impl Fn(&Peer) -> bool) -> Traffic {
+        let mut sum = Traffic::default();
+        for (peer, traffic) in &self.traffic {
+            if of(peer) {
+                sum.add(traffic);
+            }
+        }
+        sum
     }
 }

@@ -107,20 +107,16 @@ impl Connections {
                 .sum::<u64>()
     }
 
-    /// All traffic of whom `of` accepts, kept and folded.
-    pub(super) fn traffic(&self, of: impl Fn(&Peer) -> bool) -> Traffic {
-        let mut sum = Traffic::default();
-        for (peer, traffic) in &self.folded {
-            if of(peer) {
-                sum.add(traffic);
-            }
-        }
+    /// All traffic, kept and folded.
+    pub(super) fn traffic(&self) -> BTreeMap<Peer, Traffic> {
+        let mut traffic = self.folded.clone();
         for connection in self.kept.values() {
-            if of(&connection.peer()) {
-                sum.add(&connection.traffic());
-            }
+            traffic
+                .entry(connection.peer())
+                .or_default()
+                .add(&connection.traffic());
         }
-        sum
+        traffic
     }
 
     fn matters(&self, socket: SocketId) -> bool {

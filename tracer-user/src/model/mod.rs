@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::SocketAddr,
     time::Duration,
 };
 
@@ -330,18 +329,10 @@ impl Model {
         self.connections.forgotten()
     }
 
-    /// All that `pid` served on its address `at` (all its addresses with that port).
+    /// All that processes asked and served, whether or not it is still kept one by one.
     #[must_use]
-    pub fn served(&self, pid: Pid, at: SocketAddr) -> Traffic {
-        self.connections
-            .traffic(|peer| peer.serves && peer.pid == pid && peer.address.port() == at.port())
-    }
-
-    /// All that `pid` asked of `whom`.
-    #[must_use]
-    pub fn asked(&self, pid: Pid, whom: SocketAddr) -> Traffic {
-        self.connections
-            .traffic(|peer| !peer.serves && peer.pid == pid && peer.address == whom)
+    pub fn traffic(&self) -> BTreeMap<Peer, Traffic> {
+        self.connections.traffic()
     }
 
     /// The times at which `net/http` looked whether `Client.Timeout` had passed, oldest first.

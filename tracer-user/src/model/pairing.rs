@@ -15,7 +15,7 @@ use super::{Model, exchange::Exchange};
 const SLACK: Duration = Duration::from_millis(2);
 
 /// How soon after an upstream failed the request that needed it is over.
-const AFTERMATH: Duration = Duration::from_millis(100);
+const AFTERMATH: Duration = Duration::from_millis(20);
 
 /// Requests looked at for one answer, backwards from the one that began last. Only a process with
 /// more requests in flight than this could have its pair missed.

@@ -4,6 +4,7 @@
 //! scripts rely on, and can be told as text. Nothing is judged here, and nothing is left out without
 //! saying so.
 
+mod from_model;
 mod json;
 pub mod text;
 

@@ -215,3 +215,32 @@ fn a_handshake_that_took_a_second_syn_is_only_worth_knowing() {
     let found = found(&mut story);
     assert_eq!(only(&found, Rule::ConnectTimeout).severity, Severity::Info);
 }
+
+#[test]
+fn a_syn_that_stays_on_the_host_is_missed_sooner() {
+    for (remote, expected) in [("127.0.0.1:9001", 1), ("10.0.0.2:9001", 0)] {
+        let mut story = worker();
+        let socket = story.connecting(0.0, CLIENT, "127.0.0.1:40000", remote);
+        story.connect_failed(300.0, socket, ConnectFailure::Abandoned, None);
+        assert_eq!(found(&mut story).len(), expected, "{remote}");
+    }
+}
+
+#[test]
+fn who_served_the_address_before_is_named() {
+    let mut story = worker();
+    story.go(UPSTREAM, "shop");
+    let socket = story.accepted(10.0, UPSTREAM, "127.0.0.1:39999", REMOTE);
+    story.local_closed(400.0, socket).exited(401.0, UPSTREAM);
+    for nth in 0..3 {
+        refused(&mut story, 500.0 + f64::from(nth) * 100.0);
+    }
+    let found = found(&mut story);
+    assert!(
+        found[0]
+            .explanation
+            .contains("served by shop (pid 30), which ended in the window"),
+        "{}",
+        found[0].explanation
+    );
+}

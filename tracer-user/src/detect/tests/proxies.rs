@@ -626,3 +626,52 @@ fn a_response_received_unseen_is_no_silence() {
     }
     assert_eq!(found(&mut story), []);
 }
+
+#[test]
+fn whatever_cancelled_upstream_a_client_that_had_left_was_not_kept_waiting() {
+    for (native, left) in [(false, 700.0), (true, 700.0)] {
+        let mut story = if native { Story::new() } else { gateway() };
+        story.native(GATEWAY, "proxy");
+        for nth in 0..4_u16 {
+            let at = 2000.0 * f64::from(nth);
+            let legs = legs(&mut story, at, nth);
+            let front = Asked::at(at + 1.0, 90).by(GATEWAY, 5);
+            story
+                .http(legs.front, 0, "GET /", front)
+                .http(legs.back, 0, "GET /", Asked::at(at + 2.0, 90))
+                .peer_closed(at + left, legs.front)
+                .local_closed(at + left + 0.4, legs.back)
+                .local_closed(at + left + 0.6, legs.front);
+            if !native {
+                let cancel = Decider::TransportCancel;
+                story.decision(at + left + 0.2, (GATEWAY, 5), cancel, None, Some(legs.back));
+            }
+        }
+        assert_eq!(found(&mut story), [], "native: {native}");
+    }
+}
+
+#[test]
+fn a_refused_connect_that_only_coincides_is_not_blamed_for_the_harm() {
+    let mut story = large_uploads_fail(1000.0);
+    let failing = 4000.0 + 20.0 + 1000.3;
+    let socket = story.connecting(failing, GATEWAY, "127.0.0.1:59999", "127.0.0.1:4317");
+    story.connect_failed(
+        failing + 0.1,
+        socket,
+        crate::event::ConnectFailure::Refused,
+        None,
+    );
+    let found = found(&mut story);
+    assert_eq!(found[0].rule, Rule::ProxyTimeout);
+    assert_eq!(found[1].caused_by.as_deref(), Some("f1"));
+    let refused = only(&found, Rule::ConnectRefused);
+    assert_eq!(refused.measured.requests_harmed, None);
+    assert_eq!(refused.severity, Severity::Warning);
+}
+
+#[test]
+fn a_guess_is_never_critical() {
+    let found = found(&mut native_proxy(&[1000.3], Some(504)));
+    assert_eq!(found[0].severity, Severity::Warning);
+}
