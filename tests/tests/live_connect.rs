@@ -37,7 +37,12 @@ fn dial_in_vain(
     let found = report.only("connect-timeout")?;
     assert_eq!(found.comm(), "client");
     assert!(found.count() >= Some(2), "{found:?}");
-    found.blames(SETTING, patience)?;
+    // What the client does about it is the consequence, and hangs below.
+    let [gave_up] = report.of("client-timeout")[..] else {
+        anyhow::bail!("no client-timeout, or several: {report:?}");
+    };
+    assert_eq!(gave_up.caused_by(), Some(found.id()));
+    gave_up.blames(SETTING, patience)?;
     assert_eq!(status, 1);
     judge(&found);
     Ok(())
