@@ -1,2 +1,237 @@
-//! The programs.
-fn main() {}
+//! The programs' entry points and the maps they share. What each does, in whose context it runs and
+//! what it costs stands at the head of the file it calls.
+//!
+//! A program is one way to learn one thing. Which of them are loaded is the loader's choice, made by
+//! asking the kernel: where a tracepoint's signature differs between kernels there is one program for
+//! each, since reading an argument that is not there fails verification.
+#![no_std]
+#![no_main]
+
+mod decisions;
+mod exchanges;
+mod found;
+mod goroutine;
+mod kernel;
+mod losses;
+mod packets;
+mod processes;
+mod sockets;
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_F_NO_PREALLOC,
+    macros::{btf_tracepoint, cgroup_skb, fentry, fexit, kprobe, kretprobe, map, uprobe},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
+        SkBuffContext,
+    },
+};
+use tracer_ebpf::{
+    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE, Listener,
+    Loss, Socket, Target, Tuple,
+};
+
+/// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+/// Packets, apart from events so that a flood of one does not lose the other.
+#[map]
+static PACKETS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+/// Who is traced, by tgid, and how to find its running goroutine.
+#[map]
+static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(16_384, 0);
+/// Traced sockets, by the address of their `struct sock`.
+#[map]
+static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+/// Traced sockets by their two ends, for the packets' sake.
+#[map]
+static TUPLES: HashMap<Address, Tuple> = HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
+/// Local ports of traced sockets, `PORT_…` bits: a stranger's packet is told by one load.
+#[map]
+static PORTS: Array<u8> = Array::with_max_entries(65_536, 0);
+/// Ports that targets listen on, and who does.
+#[map]
+static LISTENERS: HashMap<Listener, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+/// The names of sockets to be, from the SYN to the end of the handshake. Old ones are pushed out by a
+/// flood of SYNs.
+#[map]
+static HANDSHAKES: LruHashMap<Address, u64> = LruHashMap::with_max_entries(16_384, 0);
+/// The socket that a task is connecting, from `connect` to its SYN. An old one that is pushed out
+/// belongs to a SYN that never came.
+#[map]
+static CONNECTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+/// The socket a thread is sending on, from `tcp_sendmsg` to its return (kprobe only).
+#[map]
+static SENDING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
+/// What was lost, by `Loss`.
+#[map]
+static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+
+// The life of a socket.
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn socket_state(ctx: BtfTracePointContext) -> i32 {
+    let (sock, old, new): (u64, i32, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    sockets::state_changed(ctx.as_ptr(), sock, old as u8, new as u8);
+    0
+}
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn reset_sent_with_reason(ctx: BtfTracePointContext) -> i32 {
+    sockets::reset_sent(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn reset_sent(ctx: BtfTracePointContext) -> i32 {
+    sockets::reset_sent(ctx.arg(0), u32::MAX);
+    0
+}
+
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn reset_received(ctx: BtfTracePointContext) -> i32 {
+    sockets::reset_received(ctx.arg(0));
+    0
+}
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn retransmitted(ctx: BtfTracePointContext) -> i32 {
+    sockets::retransmitted(ctx.arg(0));
+    0
+}
+
+#[btf_tracepoint(function = "kfree_skb")]
+fn dropped(ctx: BtfTracePointContext) -> i32 {
+    sockets::dropped(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+// Bytes sent and read by the process.
+
+#[btf_tracepoint(function = "sock_send_length")]
+fn sent(ctx: BtfTracePointContext) -> i32 {
+    exchanges::transferred(ctx.arg(0), i64::from(ctx.arg::<i32>(1)), true);
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn received(ctx: BtfTracePointContext) -> i32 {
+    exchanges::transferred(ctx.arg(0), i64::from(ctx.arg::<i32>(1)), false);
+    0
+}
+
+#[fexit(function = "tcp_sendmsg")]
+fn sent_fexit(ctx: FExitContext) -> i32 {
+    exchanges::transferred(ctx.arg(0), i64::from(ctx.arg::<i32>(3)), true);
+    0
+}
+
+#[fentry(function = "tcp_cleanup_rbuf")]
+fn received_fentry(ctx: FEntryContext) -> i32 {
+    exchanges::transferred(ctx.arg(0), i64::from(ctx.arg::<i32>(1)), false);
+    0
+}
+
+#[kprobe]
+fn sent_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg::<u64>(0) {
+        let _ = SENDING.insert(kernel::task(), sock, 0);
+    }
+    0
+}
+
+#[kretprobe]
+fn sent_kretprobe(ctx: RetProbeContext) -> u32 {
+    let task = kernel::task();
+    // SAFETY: the value is only replaced as a whole, by this same task.
+    if let Some(&sock) = unsafe { SENDING.get(task) } {
+        let _ = SENDING.remove(task);
+        exchanges::transferred(sock, i64::from(ctx.ret::<i32>()), true);
+    }
+    0
+}
+
+#[kprobe]
+fn received_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sock), Some(bytes)) = (ctx.arg::<u64>(0), ctx.arg::<i32>(1)) {
+        exchanges::transferred(sock, i64::from(bytes), false);
+    }
+    0
+}
+
+// Packets.
+
+#[cgroup_skb]
+fn packet_out(ctx: SkBuffContext) -> i32 {
+    packets::seen(ctx.skb.skb, true);
+    1
+}
+
+#[cgroup_skb]
+fn packet_in(ctx: SkBuffContext) -> i32 {
+    packets::seen(ctx.skb.skb, false);
+    1
+}
+
+// Processes.
+
+#[btf_tracepoint(function = "sched_process_fork")]
+fn process_forked(ctx: BtfTracePointContext) -> i32 {
+    processes::forked(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+fn process_execed(_ctx: BtfTracePointContext) -> i32 {
+    processes::execed();
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+fn process_exited(_ctx: BtfTracePointContext) -> i32 {
+    processes::exited();
+    0
+}
+
+// Go's deciders.
+
+#[uprobe]
+fn transport_close(ctx: ProbeContext) -> u32 {
+    decisions::decided(&ctx, DECIDER_TRANSPORT_CLOSE);
+    0
+}
+
+#[uprobe]
+fn transport_cancel(ctx: ProbeContext) -> u32 {
+    decisions::decided(&ctx, DECIDER_TRANSPORT_CANCEL);
+    0
+}
+
+#[uprobe]
+fn client_timeout(ctx: ProbeContext) -> u32 {
+    decisions::decided(&ctx, DECIDER_CLIENT_TIMEOUT);
+    0
+}
+
+// Sockets from before.
+
+/// aya-ebpf has no macro for iterators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn found_sockets(ctx: *mut c_void) -> i32 {
+    found::file(ctx.cast());
+    0
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Some helpers are only for programs under a licence that is compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

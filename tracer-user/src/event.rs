@@ -151,7 +151,7 @@ pub enum Fact {
     Goroutine {
         /// Its process.
         pid: Pid,
-        /// The socket whose other end had the event (the goroutine serves this one).
+        /// The socket it serves; what happened, happened at the other end.
         socket: Option<SocketId>,
         /// As it was at the event's time.
         goroutine: Goroutine,

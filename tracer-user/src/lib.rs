@@ -11,6 +11,8 @@ pub mod golang;
 pub mod host;
 pub mod target;
 
+pub mod pcapng;
+
 pub mod capture;
 pub mod recording;
 
@@ -18,7 +20,6 @@ pub mod model;
 
 pub mod detect;
 
-pub mod export;
 pub mod report;
 
 pub mod cli;

@@ -1,3 +1,7 @@
 //! Arguments to verb, errors to exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracer_user::cli::main(std::env::args_os())
+}

@@ -1,0 +1,4 @@
+module gopulse.test/services
+
+// Also the version that `cargo xtask setup` installs.
+go 1.27.3

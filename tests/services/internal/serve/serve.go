@@ -1,0 +1,40 @@
+// Package serve listens where it is told and says where that is, so that a test can ask for any free
+// port and learn which one it got.
+package serve
+
+import (
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/pprof"
+)
+
+// HTTP serves handler on address until the process ends. The first line on standard output is
+// "listening HOST:PORT".
+func HTTP(address string, handler http.Handler) {
+	listener := listen(address, "listening")
+	log.Fatal(http.Serve(listener, handler))
+}
+
+// Pprof serves the profiling endpoints on address beside everything else, if there is an address. It
+// prints "pprof HOST:PORT".
+func Pprof(address string) {
+	if address == "" {
+		return
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	listener := listen(address, "pprof")
+	go func() { log.Fatal(http.Serve(listener, mux)) }()
+}
+
+func listen(address, what string) net.Listener {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(what, listener.Addr())
+	return listener
+}

@@ -1,0 +1,186 @@
+//! Runs the tool.
+
+use std::{fs, process::Command, time::Duration};
+
+use anyhow::Context as _;
+
+use crate::{
+    process::{Ended, Process, run},
+    report::Report,
+    wait, workspace,
+};
+
+/// What a run is given to end, beyond the time it was asked to watch.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The tool with these arguments.
+///
+/// # Errors
+///
+/// It does not build.
+pub fn gopulse(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(workspace::gopulse()?);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// Runs it to its end.
+///
+/// # Errors
+///
+/// It cannot be run or does not end.
+pub fn ended(arguments: &[&str]) -> anyhow::Result<Ended> {
+    run(&mut gopulse(arguments)?, PATIENCE)
+}
+
+/// `diagnose` of something at rest, such as a recording.
+///
+/// # Errors
+///
+/// It gives no verdict.
+pub fn diagnose(source: &[&str]) -> anyhow::Result<Verdict> {
+    let arguments = [&["diagnose", "--format", "json"], source].concat();
+    Verdict::of(ended(&arguments)?)
+}
+
+/// What a run of `diagnose` came to.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The exit status.
+    pub status: i32,
+    /// The report.
+    pub report: Report,
+    /// What it said for people.
+    pub stderr: String,
+}
+
+impl Verdict {
+    fn of(ended: Ended) -> anyhow::Result<Self> {
+        let report = Report::parse(&ended.stdout).with_context(|| {
+            format!(
+                "gopulse exited with {} and said: {}",
+                ended.status, ended.stderr
+            )
+        })?;
+        Ok(Self {
+            status: ended.status,
+            report,
+            stderr: ended.stderr,
+        })
+    }
+}
+
+/// A run that watches.
+pub struct Watch(Process);
+
+impl Watch {
+    /// `diagnose` of these targets, for longer than any scenario takes.
+    ///
+    /// # Errors
+    ///
+    /// It does not start to watch.
+    pub fn diagnose(targets: &[&str]) -> anyhow::Result<Self> {
+        let arguments = [&["diagnose", "--format", "json", "-d", "60s"], targets].concat();
+        Self::start(&arguments)
+    }
+
+    /// Starts any verb of the tool that watches, and waits until it does: until it holds its hooks, and
+    /// no more of them come.
+    ///
+    /// # Errors
+    ///
+    /// It ends instead.
+    pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::run(&mut gopulse(arguments)?)
+    }
+
+    /// The same for a command that was prepared.
+    ///
+    /// # Errors
+    ///
+    /// It ends instead.
+    pub fn run(command: &mut Command) -> anyhow::Result<Self> {
+        let mut process = Process::start(command)?;
+        let mut hooks = Settled::default();
+        wait::until("gopulse's hooks", PATIENCE, || {
+            let now = count_hooks(process.pid());
+            if !process.runs()? {
+                anyhow::bail!("gopulse ended: {}", process.stderr());
+            }
+            Ok(hooks.settle(now).then_some(()))
+        })?;
+        Ok(Self(process))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Ctrl-C, and the verdict.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn finish(self) -> anyhow::Result<Verdict> {
+        self.0.interrupt()?;
+        self.verdict()
+    }
+
+    /// The verdict when the time is over.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn verdict(self) -> anyhow::Result<Verdict> {
+        Verdict::of(self.end()?)
+    }
+
+    /// Ctrl-C, and its end.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn stop(self) -> anyhow::Result<Ended> {
+        self.0.interrupt()?;
+        self.end()
+    }
+
+    fn end(self) -> anyhow::Result<Ended> {
+        self.0.wait(PATIENCE)
+    }
+}
+
+/// The hooks a process holds in the kernel. Its open files tell: a BPF link shows itself in
+/// `/proc/PID/fdinfo` with its type.
+fn count_hooks(pid: u32) -> usize {
+    let files = fs::read_dir(format!("/proc/{pid}/fdinfo"))
+        .into_iter()
+        .flatten();
+    files
+        .filter_map(|file| fs::read_to_string(file.ok()?.path()).ok())
+        .filter(|info| info.contains("link_type:"))
+        .count()
+}
+
+/// Tells when a growing number has stopped to grow.
+#[derive(Default)]
+struct Settled {
+    last: usize,
+    looks: u32,
+}
+
+impl Settled {
+    /// How many looks (a few milliseconds apart) must agree.
+    const ENOUGH: u32 = 40;
+
+    fn settle(&mut self, now: usize) -> bool {
+        self.looks = if now == self.last && now > 0 {
+            self.looks + 1
+        } else {
+            0
+        };
+        self.last = now;
+        self.looks >= Self::ENOUGH
+    }
+}

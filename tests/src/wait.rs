@@ -1,0 +1,30 @@
+//! Waiting for conditions instead of sleeping.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+
+/// Looks every few milliseconds until `look` finds something, for as long as `within`.
+///
+/// # Errors
+///
+/// Says for `what` it waited in vain; or what `look` itself failed with.
+pub fn until<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if began.elapsed() > within {
+            bail!("waited {within:?} in vain for {what}");
+        }
+        sleep(Duration::from_millis(5));
+    }
+}

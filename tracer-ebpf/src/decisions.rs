@@ -1,0 +1,117 @@
+//! Who decided to give a connection up.
+//!
+//! In Go the goroutine that closes a socket is often not the one that decided to. These uprobes sit
+//! on functions that only run when a connection's fate is decided, in the context of the goroutine
+//! that decides. One costs about 6 µs, so none sits on a path that every request takes. Arguments
+//! are Go's register ABI: RAX, RBX, RCX.
+
+use aya_ebpf::{EbpfContext as _, bindings::BPF_RB_NO_WAKEUP, programs::ProbeContext};
+use tracer_ebpf::{
+    DECIDER_CLIENT_TIMEOUT, Decision, ERROR_TEXT, FLAG_STACK, Header, KIND_DECISION, Loss, Stack,
+    Target,
+};
+
+use crate::{
+    EVENTS, SOCKETS,
+    goroutine::read_owner,
+    kernel::{now, offset, read, read_user, task},
+    losses,
+    sockets::{current_target, read_stack},
+};
+
+#[repr(C)]
+struct DecisionWithStack {
+    decision: Decision,
+    stack: Stack,
+}
+
+/// `what` ran: a method of `*persistConn` with an error, or the question for the client's timeout.
+#[inline(always)]
+pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
+    // The probe sits in the file: other processes of the same program pass here too.
+    let target = current_target()?;
+    let Some(mut entry) = EVENTS.reserve::<DecisionWithStack>(0) else {
+        losses::count(Loss::Events);
+        return None;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points into the reserved record, and `regs` to the registers of the context.
+    unsafe {
+        let decision = &mut (*record).decision;
+        decision.header = Header {
+            kind: KIND_DECISION,
+            what,
+            flags: FLAG_STACK,
+            at: now(),
+        };
+        decision.socket = 0;
+        decision.error_length = 0;
+        decision._pad = 0;
+        decision.error = [0; ERROR_TEXT];
+        read_owner(target, &mut decision.owner);
+        if what != DECIDER_CLIENT_TIMEOUT {
+            let (connection, error) = ((*ctx.regs).rax, (*ctx.regs).rcx);
+            decision.socket = socket_of(target, connection).unwrap_or(0);
+            decision.error_length = read_error(error, &mut decision.error).unwrap_or(0);
+        }
+        read_stack(ctx.as_ptr(), &raw mut (*record).stack);
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    Some(())
+}
+
+/// The socket below a `*persistConn`: its `net.Conn` is a `*net.TCPConn`, or a `*tls.Conn` that begins
+/// with one.
+#[inline(always)]
+fn socket_of(target: &Target, connection: u64) -> Option<u64> {
+    let conn = u64::from(target.persist_conn_conn);
+    let value: u64 = read_user(connection + conn + 8)?;
+    if let Some(id) = socket_of_tcp_conn(value) {
+        return Some(id);
+    }
+    socket_of_tcp_conn(read_user(value + 8)?)
+}
+
+/// `net.TCPConn` → `conn.fd` → `netFD.pfd` → `FD.Sysfd`, behind its 16 bytes of `fdMutex`; then through
+/// the process's file table. What is no `*TCPConn` leads to no socket of ours.
+#[inline(always)]
+fn socket_of_tcp_conn(conn: u64) -> Option<u64> {
+    let net_fd: u64 = read_user(conn)?;
+    let fd: u32 = read_user(net_fd + 16)?;
+    if fd > 1 << 24 {
+        return None;
+    }
+    let files: u64 = read(task(), offset!(task_files))?;
+    let table: u64 = read(files, offset!(files_fdt))?;
+    let array: u64 = read(table, offset!(fdtable_fd))?;
+    let file: u64 = read(array, fd * 8)?;
+    let socket: u64 = read(file, offset!(file_private_data))?;
+    let sock: u64 = read(socket, offset!(socket_sk))?;
+    let pointer = SOCKETS.get_ptr(sock)?;
+    // SAFETY: an element of the map.
+    Some(unsafe { (*pointer).id })
+}
+
+/// The text of an error whose value begins with a string, as `errors.errorString` and net/http's
+/// `timeoutError` do. An error without a value (`context.deadlineExceededError`) has none.
+#[inline(always)]
+fn read_error(value: u64, to: &mut [u8; ERROR_TEXT]) -> Option<u32> {
+    let text: u64 = read_user(value)?;
+    let length: u64 = read_user(value + 8)?;
+    if text == 0 || length == 0 || length > 1 << 12 {
+        return None;
+    }
+    let mut length = length as u32;
+    if length > ERROR_TEXT as u32 {
+        length = ERROR_TEXT as u32;
+    }
+    // SAFETY: the helper writes at most `ERROR_TEXT` bytes.
+    let failed = unsafe {
+        aya_ebpf::helpers::generated::bpf_probe_read_user(
+            to.as_mut_ptr().cast(),
+            length,
+            text as *const core::ffi::c_void,
+        )
+    };
+    (failed == 0).then_some(length)
+}

@@ -1,0 +1,160 @@
+//! Reading the kernel's and the process's memory.
+//!
+//! Rust has no CO-RE relocations, so offsets come from user space, which takes them from the running
+//! kernel's BTF. They lie in read-only data that the verifier knows as constants.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user,
+    generated::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
+};
+use tracer_ebpf::{Address, Config, KernelOffsets, tcp_state::LISTEN};
+
+/// Filled in by the loader.
+// SAFETY: all bytes zero is a value of a struct of integers.
+#[unsafe(no_mangle)]
+static OFFSETS: KernelOffsets = unsafe { core::mem::zeroed() };
+
+/// Filled in by the loader.
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config {
+    version: 0,
+    packets: 0,
+};
+
+/// The offset of a field, as the loader set it.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: a read of a static; volatile since the loader writes it behind the compiler.
+        unsafe {
+            core::ptr::read_volatile(
+                $crate::kernel::offsets()
+                    .cast::<u32>()
+                    .byte_add(core::mem::offset_of!(tracer_ebpf::KernelOffsets, $field)),
+            )
+        }
+    };
+}
+pub(crate) use offset;
+
+pub(crate) fn offsets() -> *const KernelOffsets {
+    &raw const OFFSETS
+}
+
+/// Whether packets are wanted.
+#[inline(always)]
+pub(crate) fn packets_wanted() -> bool {
+    // SAFETY: as in `offset`.
+    unsafe { core::ptr::read_volatile(&raw const CONFIG.packets) != 0 }
+}
+
+/// A value in kernel memory.
+#[inline(always)]
+pub(crate) fn read<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address; every `T` here is plain data.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T).ok() }
+}
+
+/// A value in the current process's memory.
+#[inline(always)]
+pub(crate) fn read_user<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address; every `T` here is plain data.
+    unsafe { bpf_probe_read_user(address as *const T).ok() }
+}
+
+/// Nanoseconds since boot, suspension included.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Process and thread id of the current thread.
+#[inline(always)]
+pub(crate) fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// The current thread's `task_struct`.
+#[inline(always)]
+pub(crate) fn task() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_current_task() }
+}
+
+/// A name for a socket that no other socket of this boot has.
+#[inline(always)]
+pub(crate) fn fresh_id(now: u64) -> u64 {
+    // SAFETY: a helper without arguments.
+    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
+    (now & !0xff) | (cpu & 0xff)
+}
+
+pub(crate) const AF_INET: u16 = 2;
+pub(crate) const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+/// The beginning of an IPv4-mapped address as two words in memory order.
+const MAPPED: [u32; 3] = [0, 0, 0xffff_0000];
+
+/// Whether this is a TCP socket.
+#[inline(always)]
+pub(crate) fn is_tcp(sock: u64) -> bool {
+    matches!(
+        read::<u16>(sock, offset!(skc_family)),
+        Some(AF_INET | AF_INET6)
+    ) && read::<u16>(sock, offset!(sk_protocol)) == Some(IPPROTO_TCP)
+}
+
+/// Whether this is a listener that TCP connections are accepted from. Go listens with MPTCP from 1.24 on,
+/// and gets plain TCP sockets from there whenever the client speaks plain TCP.
+#[inline(always)]
+pub(crate) fn is_listener(sock: u64) -> bool {
+    read::<u8>(sock, offset!(skc_state)) == Some(LISTEN)
+        && matches!(
+            read::<u16>(sock, offset!(sk_protocol)),
+            Some(IPPROTO_TCP | IPPROTO_MPTCP)
+        )
+}
+
+/// Writes both ends of a socket to `to`.
+#[inline(always)]
+pub(crate) fn read_address(sock: u64, to: &mut Address) -> Option<()> {
+    let mut family: u16 = read(sock, offset!(skc_family))?;
+    let mut local_port: u16 = read(sock, offset!(skc_num))?;
+    if local_port == 0 {
+        // A socket on its way out has given its port back; the copy in the header is still there.
+        local_port = u16::from_be(read(sock, offset!(inet_sport))?);
+    }
+    to.local = [0; 16];
+    to.remote = [0; 16];
+    if family == AF_INET6 {
+        to.remote = read(sock, offset!(skc_v6_daddr))?;
+        to.local = read(sock, offset!(skc_v6_rcv_saddr))?;
+        let start: [u32; 3] = read(sock, offset!(skc_v6_daddr))?;
+        if start == MAPPED {
+            family = AF_INET;
+            to.local = [0; 16];
+            to.remote = [0; 16];
+        }
+    }
+    if family == AF_INET {
+        let remote: [u8; 4] = read(sock, offset!(skc_daddr))?;
+        let local: [u8; 4] = read(sock, offset!(skc_rcv_saddr))?;
+        to.remote[..4].copy_from_slice(&remote);
+        to.local[..4].copy_from_slice(&local);
+    }
+    to.family = family;
+    to.local_port = local_port;
+    to.remote_port = u16::from_be(read(sock, offset!(skc_dport))?);
+    to._pad = 0;
+    Some(())
+}
+
+/// The inode of the socket's network namespace.
+#[inline(always)]
+pub(crate) fn netns(sock: u64) -> u32 {
+    read::<u64>(sock, offset!(skc_net))
+        .and_then(|net| read(net, offset!(net_inum)))
+        .unwrap_or(0)
+}

@@ -1,0 +1,75 @@
+//! Children follow their parent.
+//!
+//! On `sched_process_fork`, `_exec` and `_exit`, in the context of the process itself; a fork of a
+//! stranger costs one look-up.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use tracer_ebpf::{
+    Header, KIND_PROCESS, Loss, PROCESS_EXECED, PROCESS_EXITED, PROCESS_FORKED, ProcessChange,
+};
+
+use crate::{
+    EVENTS, TARGETS,
+    kernel::{current, now, offset, read},
+    losses,
+};
+
+/// `sched_process_fork(parent, child)`.
+#[inline(always)]
+pub(crate) fn forked(parent: u64, child: u64) -> Option<()> {
+    let parent: u32 = read(parent, offset!(task_tgid))?;
+    // SAFETY: the value is only replaced as a whole, by user space.
+    let target = unsafe { TARGETS.get(parent) }?;
+    let tgid: u32 = read(child, offset!(task_tgid))?;
+    if tgid == parent {
+        return None; // a thread
+    }
+    // Until it calls exec it runs the same program.
+    if TARGETS.insert(tgid, target, 0).is_err() {
+        losses::count(Loss::Targets);
+    }
+    tell(PROCESS_FORKED, tgid, parent)
+}
+
+/// `sched_process_exec(task, …)`.
+#[inline(always)]
+pub(crate) fn execed() -> Option<()> {
+    let (tgid, _) = current();
+    let target = TARGETS.get_ptr_mut(tgid)?;
+    // Another program, another layout: user space will look at it.
+    // SAFETY: an element of the map; a reader sees the old word or the new one.
+    unsafe { (*target).tls = 0 };
+    tell(PROCESS_EXECED, tgid, 0)
+}
+
+/// `sched_process_exit(task)`: told for the first thread of a process only.
+#[inline(always)]
+pub(crate) fn exited() -> Option<()> {
+    let (tgid, tid) = current();
+    // SAFETY: the value is not read.
+    unsafe { TARGETS.get(tgid) }?;
+    if tid != tgid {
+        return None;
+    }
+    tell(PROCESS_EXITED, tgid, 0)
+}
+
+#[inline(always)]
+fn tell(what: u16, tgid: u32, parent: u32) -> Option<()> {
+    let Some(mut entry) = EVENTS.reserve::<ProcessChange>(0) else {
+        losses::count(Loss::Events);
+        return None;
+    };
+    entry.write(ProcessChange {
+        header: Header {
+            kind: KIND_PROCESS,
+            what,
+            flags: 0,
+            at: now(),
+        },
+        tgid,
+        parent,
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    Some(())
+}

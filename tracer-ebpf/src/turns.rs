@@ -1,0 +1,265 @@
+//! Exchanges are told apart by the turn of direction: bytes of a request after bytes of a response
+//! begin the next exchange.
+//!
+//! Pure, so that it is tested where there is no kernel. Two tellers look at each socket and keep to
+//! fields of their own: the process's calls (who, how many bytes, when) and its packets (the head of
+//! each message). Both see the same turns in the same order, so the number of an exchange joins what
+//! they tell, although the packets of a message come before the call that reads it returns.
+
+use crate::{PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT, Socket};
+
+impl Socket {
+    /// Whether bytes sent (or else received) on this socket belong to requests.
+    #[inline(always)]
+    pub fn asks(&self, sent: bool) -> bool {
+        sent == (self.role == ROLE_CLIENT)
+    }
+
+    /// Whether bytes of a request now would begin the next exchange, so that this one must be told.
+    #[inline(always)]
+    pub fn is_complete(&self) -> bool {
+        self.phase == PHASE_RESPONSE
+    }
+
+    /// Forgets the exchange that was told.
+    #[inline(always)]
+    pub fn begin_next(&mut self) {
+        (self.bytes_sent, self.bytes_received) = self.totals();
+        self.request_bytes = 0;
+        self.response_bytes = 0;
+        self.first_byte = 0;
+        self.number += 1;
+    }
+
+    /// The process sent or read bytes of a request. Whether they are its first.
+    #[inline(always)]
+    pub fn asked(&mut self, now: u64, bytes: u64) -> bool {
+        let first = self.phase != PHASE_REQUEST;
+        if first {
+            self.phase = PHASE_REQUEST;
+            self.started = now;
+        }
+        self.request_bytes += bytes;
+        self.request_ended = now;
+        self.last_byte = now;
+        first
+    }
+
+    /// The process sent or read bytes of a response. Whether nothing was known of its request: the
+    /// server speaks first, or we came in the middle.
+    #[inline(always)]
+    pub fn answered(&mut self, now: u64, bytes: u64) -> bool {
+        let unasked = self.phase == PHASE_NEW;
+        if unasked {
+            self.started = now;
+            self.request_ended = now;
+        }
+        if self.first_byte == 0 {
+            self.first_byte = now;
+        }
+        self.phase = PHASE_RESPONSE;
+        self.response_bytes += bytes;
+        self.last_byte = now;
+        unasked
+    }
+
+    /// Payload bytes that the process sent and read on the socket.
+    #[inline(always)]
+    pub fn totals(&self) -> (u64, u64) {
+        let (sent, received) = if self.role == ROLE_CLIENT {
+            (self.request_bytes, self.response_bytes)
+        } else {
+            (self.response_bytes, self.request_bytes)
+        };
+        (self.bytes_sent + sent, self.bytes_received + received)
+    }
+
+    /// The HTTP status of the exchange that the process is in, or 0.
+    #[inline(always)]
+    pub fn status(&self) -> u16 {
+        if self.number & 1 == 0 {
+            self.status[0]
+        } else {
+            self.status[1]
+        }
+    }
+
+    /// A segment with payload passes. Whether it begins a message; one that was sent again never does.
+    #[inline(always)]
+    pub fn begins_message(&mut self, outgoing: bool, sequence: u32, payload: u32) -> bool {
+        let next = if outgoing {
+            &mut self.next_sent
+        } else {
+            &mut self.next_received
+        };
+        let end = sequence.wrapping_add(payload);
+        if *next != 0 && end.wrapping_sub(*next) as i32 <= 0 {
+            return false;
+        }
+        *next = end;
+        let phase = if self.asks(outgoing) {
+            PHASE_REQUEST
+        } else {
+            PHASE_RESPONSE
+        };
+        let turned = self.wire_phase != phase;
+        if turned && phase == PHASE_REQUEST && self.wire_phase == PHASE_RESPONSE {
+            self.wire_number += 1;
+        }
+        if turned && phase == PHASE_REQUEST {
+            self.set_status(0);
+        }
+        self.wire_phase = phase;
+        turned
+    }
+
+    /// The response whose first packet passes has this HTTP status.
+    #[inline(always)]
+    pub fn set_status(&mut self, status: u16) {
+        // Two places in turn: by packets, the next response may come before the process's call that
+        // ends this exchange is told.
+        if self.wire_number & 1 == 0 {
+            self.status[0] = status;
+        } else {
+            self.status[1] = status;
+        }
+    }
+}
+
+/// `HTTP/1.1 200` → 200; 0 where the line is not one.
+#[inline(always)]
+pub fn http_status(line: &[u8; 12]) -> u16 {
+    if line[..7] != *b"HTTP/1." || line[8] != b' ' {
+        return 0;
+    }
+    let digit = |byte: u8| u16::from(byte.wrapping_sub(b'0'));
+    let status = digit(line[9]) * 100 + digit(line[10]) * 10 + digit(line[11]);
+    if matches!(status, 100..1000) {
+        status
+    } else {
+        0
+    }
+}
+
+/// Whether these are the first bytes of an HTTP/1 request: a method is a word in capitals.
+#[inline(always)]
+pub fn begins_request(bytes: &[u8; 4]) -> bool {
+    let capital = |byte: u8| byte.is_ascii_uppercase();
+    capital(bytes[0])
+        && capital(bytes[1])
+        && capital(bytes[2])
+        && (capital(bytes[3]) || bytes[3] == b' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ROLE_SERVER, tests::socket};
+
+    /// Feeds the process's calls; what was told, as (request bytes, response bytes).
+    fn play(socket: &mut Socket, calls: &[(bool, u64)]) -> std::vec::Vec<(u64, u64)> {
+        let mut told = std::vec::Vec::new();
+        for (now, (sent, bytes)) in (1..).zip(calls) {
+            if socket.asks(*sent) {
+                if socket.is_complete() {
+                    told.push((socket.request_bytes, socket.response_bytes));
+                    socket.begin_next();
+                }
+                socket.asked(now, *bytes);
+            } else {
+                socket.answered(now, *bytes);
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_request_after_a_response_completes_the_exchange() {
+        let mut socket = socket(ROLE_CLIENT);
+        let told = play(
+            &mut socket,
+            &[(true, 10), (true, 5), (false, 7), (false, 8), (true, 1)],
+        );
+        assert_eq!(told, [(15, 15)]);
+        assert_eq!(
+            (socket.number, socket.request_bytes, socket.first_byte),
+            (1, 1, 0)
+        );
+        assert_eq!(socket.totals(), (16, 15));
+    }
+
+    #[test]
+    fn on_a_server_what_is_read_is_the_request() {
+        let mut socket = socket(ROLE_SERVER);
+        let told = play(&mut socket, &[(false, 100), (true, 20), (false, 3)]);
+        assert_eq!(told, [(100, 20)]);
+        assert_eq!(socket.totals(), (20, 103));
+    }
+
+    #[test]
+    fn times_are_of_the_first_and_last_bytes() {
+        let mut socket = socket(ROLE_CLIENT);
+        assert!(socket.asked(10, 1));
+        assert!(!socket.asked(20, 1));
+        assert!(!socket.answered(30, 1));
+        assert!(!socket.answered(40, 1));
+        assert_eq!((socket.started, socket.request_ended), (10, 20));
+        assert_eq!((socket.first_byte, socket.last_byte), (30, 40));
+    }
+
+    #[test]
+    fn a_server_that_speaks_first_answers_nothing() {
+        let mut socket = socket(ROLE_CLIENT);
+        assert!(socket.answered(5, 30));
+        assert_eq!(
+            (socket.request_bytes, socket.response_bytes, socket.number),
+            (0, 30, 0)
+        );
+        assert!(socket.is_complete());
+    }
+
+    #[test]
+    fn packets_and_calls_count_the_same_exchanges() {
+        let mut socket = socket(ROLE_SERVER);
+        assert!(socket.begins_message(false, 1, 10)); // request 0
+        socket.asked(1, 10);
+        assert!(socket.begins_message(true, 1, 5)); // its response, before the call returns
+        socket.set_status(200);
+        assert!(socket.begins_message(false, 11, 10)); // request 1 before the response's call is told
+        socket.answered(2, 5);
+        assert_eq!((socket.number, socket.wire_number), (0, 1));
+        assert_eq!(socket.status(), 200);
+        assert!(socket.is_complete());
+        socket.begin_next();
+        socket.asked(3, 10);
+        assert_eq!((socket.number, socket.status()), (1, 0));
+    }
+
+    #[test]
+    fn a_segment_sent_again_begins_nothing() {
+        let mut socket = socket(ROLE_CLIENT);
+        assert!(socket.begins_message(true, 100, 10));
+        assert!(socket.begins_message(false, 1, 10));
+        assert!(!socket.begins_message(true, 100, 10));
+        assert!(!socket.begins_message(true, 105, 5));
+        assert!(socket.begins_message(true, 110, 10));
+        assert_eq!(socket.wire_number, 1);
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let mut socket = socket(ROLE_CLIENT);
+        assert!(socket.begins_message(true, u32::MAX - 4, 10));
+        assert!(socket.begins_message(false, 1, 1));
+        assert!(socket.begins_message(true, 5, 10));
+    }
+
+    #[test]
+    fn status_lines_and_methods_are_recognised() {
+        assert_eq!(http_status(b"HTTP/1.1 502"), 502);
+        assert_eq!(http_status(b"HTTP/2.0 502"), 0);
+        assert_eq!(http_status(b"HTTP/1.1 abc"), 0);
+        assert!(begins_request(b"GET ") && begins_request(b"POST") && begins_request(b"PUT "));
+        assert!(!begins_request(b"HTT1") && !begins_request(b"\x16\x03\x01\x02"));
+    }
+}

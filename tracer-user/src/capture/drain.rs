@@ -1,0 +1,172 @@
+//! From the kernel's rings to the sink, completed on the way: an opening waits for its address, an event
+//! gets the name of its stack, and a target that gives up has its other end looked at.
+
+use tracer_ebpf::{Address, CHANGE_CLOSED, CHANGE_LOCAL_CLOSED, Socket, Tuple};
+use zerocopy::FromBytes as _;
+
+use super::{
+    Sink,
+    decode::{self, Change, Record},
+    live::Live,
+    looks::now,
+    seed::bytes,
+};
+use crate::event::{BootInstant, Event, Fact, Origin, Pid, Role, SocketId};
+
+/// Records taken before housekeeping gets its turn.
+pub(super) const BATCH: usize = 100_000;
+
+impl Live {
+    /// Hands on what lies in the rings; how many records that was.
+    pub(super) fn drain(&mut self, sink: &mut dyn Sink) -> usize {
+        let mut taken = 0;
+        while taken < BATCH {
+            let Some(item) = self.events.next() else {
+                break;
+            };
+            let record = self.decoder.record(&item);
+            drop(item);
+            taken += 1;
+            match record {
+                Some(Record::Event(event)) => sink.event(event),
+                Some(Record::Change(change)) => self.change(change, sink),
+                Some(Record::Decision { event, pid, stack }) => {
+                    self.with_stack(event, pid, &stack, sink);
+                }
+                Some(Record::Process {
+                    what, pid, parent, ..
+                }) => {
+                    self.process_changed(what, pid, parent, sink);
+                }
+                None => {}
+            }
+        }
+        let mut packets = 0;
+        while packets < BATCH {
+            let Some(item) = self.packets.next() else {
+                break;
+            };
+            let packet = decode::packet(&item);
+            drop(item);
+            packets += 1;
+            if let Some(packet) = packet {
+                sink.packet(packet);
+            }
+        }
+        taken.max(packets)
+    }
+
+    pub(super) fn change(&mut self, change: Change, sink: &mut dyn Sink) {
+        let Change {
+            event,
+            socket,
+            address,
+            what,
+            awaiting,
+            role,
+            pid,
+            stack,
+            at,
+        } = change;
+        if address.local_port != 0
+            && let Some(mut opened) = self.unaddressed.remove(&socket)
+        {
+            if let Fact::Opened(opened) = &mut opened.fact {
+                (opened.local, opened.remote) = decode::ends(&address);
+            }
+            self.opened(&opened);
+            sink.event(opened);
+        }
+        if let Some(event) = event {
+            self.with_stack(event, pid, &stack, sink);
+        }
+        match what {
+            CHANGE_LOCAL_CLOSED if awaiting && role == Role::Client => {
+                self.look_at_other_end(&address, at, sink);
+            }
+            CHANGE_CLOSED => self.linger.closed(&address, socket),
+            _ => {}
+        }
+    }
+
+    /// Hands on an event with the name of its stack, and before it, where that is new, its frames.
+    pub(super) fn with_stack(
+        &mut self,
+        mut event: Event,
+        pid: Pid,
+        stack: &[u64],
+        sink: &mut dyn Sink,
+    ) {
+        let program = self
+            .processes
+            .get(pid)
+            .and_then(|known| known.program.as_deref());
+        let (name, told) = self.stacks.name(event.at, pid, stack, program);
+        if let Some(told) = told {
+            sink.event(told);
+        }
+        match &mut event.fact {
+            Fact::Opened(opened) => {
+                opened.stack = name;
+                if opened.origin == Origin::Connected && opened.local.port() == 0 {
+                    self.unaddressed.insert(opened.socket, event);
+                    return;
+                }
+            }
+            Fact::ConnectFailed { stack, .. } | Fact::LocalClosed { stack, .. } => *stack = name,
+            Fact::Decision(decision) => decision.stack = name,
+            _ => {}
+        }
+        if matches!(event.fact, Fact::Opened(_)) {
+            self.opened(&event);
+        }
+        sink.event(event);
+    }
+
+    /// A target gave a connection up before an answer came: what does whoever serves it do now?
+    pub(super) fn look_at_other_end(
+        &mut self,
+        address: &Address,
+        at: BootInstant,
+        sink: &mut dyn Sink,
+    ) {
+        let mut mirrored = *address;
+        (mirrored.local, mirrored.remote) = (address.remote, address.local);
+        (mirrored.local_port, mirrored.remote_port) = (address.remote_port, address.local_port);
+        let found = (|| {
+            let tuple = self.maps.tuples.get(&bytes(&mirrored), 0).ok()?;
+            let tuple = Tuple::read_from_bytes(&tuple).ok()?;
+            let value = self.maps.sockets.get(&tuple.sock, 0).ok()?;
+            let value = Socket::read_from_bytes(&value).ok()?;
+            let program = self.processes.get(value.owner.tgid)?.program.as_deref()?;
+            let goroutine = self.looks.one(program, value.owner.g, value.owner.goid)?;
+            Some((value.owner.tgid, SocketId(value.id), goroutine))
+        })();
+        if let Some((pid, socket, goroutine)) = found {
+            sink.event(Event {
+                at,
+                fact: Fact::Goroutine {
+                    pid,
+                    socket: Some(socket),
+                    goroutine,
+                },
+            });
+        }
+    }
+
+    pub(super) fn tell_open_exchanges(&self, sink: &mut dyn Sink) {
+        let at = now();
+        for entry in self.maps.sockets.iter() {
+            let Ok((_, value)) = entry else { break };
+            let Ok(socket) = Socket::read_from_bytes(&value) else {
+                continue;
+            };
+            if let Some(exchange) = decode::open_exchange(&socket) {
+                sink.event(Event {
+                    at,
+                    fact: Fact::Exchange(exchange),
+                });
+            }
+        }
+    }
+}

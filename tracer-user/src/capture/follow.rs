@@ -1,0 +1,172 @@
+//! Following processes: those that were named, their children, and whoever serves them on this host.
+
+use std::{
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use super::{
+    CaptureError, Sink,
+    live::{Live, tell},
+    seed::seed,
+};
+use tracer_ebpf as wire;
+
+use crate::event::{Event, Fact, Pid, Relation, Role, Unseen};
+
+impl Live {
+    /// Traces processes from now on, and whoever serves them on this host.
+    pub fn follow(&mut self, pids: impl IntoIterator<Item = Pid>, sink: &mut dyn Sink) {
+        for pid in pids {
+            self.look_at(pid, Relation::Target, sink);
+        }
+        self.seed(sink);
+        let peers = self.peers.all();
+        if !peers.is_empty() {
+            self.follow_peers(peers, sink);
+        }
+    }
+
+    /// Starts a command and traces it from its first instruction on.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn(&mut self, command: &mut Command) -> Result<Child, CaptureError> {
+        // The kernel half follows the children of whoever is traced: for a moment that is us.
+        let us = std::process::id();
+        self.processes.mark(us, true);
+        let child = command.spawn();
+        self.processes.mark(us, false);
+        child.map_err(|error| CaptureError::Command {
+            command: command.get_program().to_string_lossy().into_owned(),
+            why: error.to_string(),
+        })
+    }
+
+    pub(super) fn look_at(&mut self, pid: Pid, relation: Relation, sink: &mut dyn Sink) {
+        let Some((process, unseen)) = self.processes.follow(pid, relation, &mut self.probes.ebpf)
+        else {
+            return;
+        };
+        let is_go = process.go_version.is_some();
+        tell(sink, Fact::Process(process));
+        for unseen in unseen {
+            tell(sink, Fact::Unseen(unseen));
+        }
+        if self.options.goroutines && is_go {
+            self.ask_for_goroutines(pid);
+        }
+    }
+
+    pub(super) fn follow_peers(&mut self, pids: Vec<Pid>, sink: &mut dyn Sink) {
+        for pid in pids {
+            if self.processes.get(pid).is_none() {
+                self.look_at(pid, Relation::Peer, sink);
+            }
+        }
+        self.seed(sink);
+    }
+
+    pub(super) fn seed(&mut self, sink: &mut dyn Sink) {
+        match seed(&mut self.probes.ebpf, &mut self.maps) {
+            Ok(events) => {
+                for event in events {
+                    self.opened(&event);
+                    sink.event(event);
+                }
+            }
+            Err(why) => tell(
+                sink,
+                Fact::Unseen(Unseen {
+                    what: "connections that were open already".to_owned(),
+                    why,
+                    remedy: "they are seen from their next use on".to_owned(),
+                }),
+            ),
+        }
+    }
+
+    /// A socket of ours is told: who is at its other end?
+    pub(super) fn opened(&mut self, event: &Event) {
+        if let Fact::Opened(opened) = &event.fact
+            && opened.role == Role::Client
+            && self
+                .processes
+                .get(opened.pid)
+                .is_some_and(|known| known.process.relation == Relation::Target)
+        {
+            self.peers.connected(opened.remote, opened.pid);
+        }
+    }
+
+    pub(super) fn process_changed(
+        &mut self,
+        what: u16,
+        pid: Pid,
+        parent: Pid,
+        sink: &mut dyn Sink,
+    ) {
+        match what {
+            wire::PROCESS_FORKED => {
+                let relation = self.processes.relation_of_child(parent);
+                self.look_at(pid, relation, sink);
+            }
+            wire::PROCESS_EXECED => {
+                let relation = self
+                    .processes
+                    .get(pid)
+                    .map_or(Relation::Target, |known| known.process.relation);
+                self.stacks.forget(pid);
+                self.look_at(pid, relation, sink);
+            }
+            _ => {
+                if self.processes.get(pid).is_some() {
+                    self.ended.push((Instant::now(), pid));
+                    tell(sink, Fact::ProcessEnded { pid });
+                }
+            }
+        }
+    }
+
+    pub(super) fn everybody_ended(&self) -> bool {
+        let mut targets = self
+            .processes
+            .all()
+            .filter(|known| known.process.relation == Relation::Target)
+            .peekable();
+        !self.ended.is_empty()
+            && targets.peek().is_some()
+            && targets.all(|known| {
+                self.ended.iter().any(|(when, pid)| {
+                    // Their last packets and closes come after the end.
+                    *pid == known.process.pid && when.elapsed() > Duration::from_millis(200)
+                })
+            })
+    }
+
+    pub(super) fn look_at_all(&mut self) {
+        if !self.options.goroutines {
+            return;
+        }
+        let pids: Vec<Pid> = self
+            .processes
+            .all()
+            .filter(|known| known.process.go_version.is_some())
+            .map(|known| known.process.pid)
+            .filter(|pid| !self.ended.iter().any(|(_, ended)| ended == pid))
+            .collect();
+        for pid in pids {
+            self.ask_for_goroutines(pid);
+        }
+    }
+
+    pub(super) fn ask_for_goroutines(&mut self, pid: Pid) {
+        if let Some(program) = self
+            .processes
+            .get(pid)
+            .and_then(|known| known.program.clone())
+        {
+            self.looks.ask_all(pid, program);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A capture that runs.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
+use tracer_ebpf::{Address, Listener, Loss, Socket, Tuple};
+
+use super::{
+    Attached, CaptureError, Sink,
+    attach::{Probes, chain},
+    decode::Decoder,
+    drain::BATCH,
+    linger::Linger,
+    looks::{Answer, Looks, Pprof, now},
+    peers::Peers,
+    processes::Processes,
+    stacks::Stacks,
+};
+use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
+
+/// Rings are drained on a timer: a wake-up for each record would cost more than the record.
+const DRAIN: Duration = Duration::from_millis(5);
+/// A process that ended is remembered for its last events.
+const REMEMBERED: Duration = Duration::from_secs(3);
+/// The last snapshots of goroutines may take this long.
+const LAST_LOOK: Duration = Duration::from_millis(1500);
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Take packets.
+    pub packets: bool,
+    /// Look at goroutines.
+    pub goroutines: bool,
+    /// Where goroutines come from when memory cannot be read.
+    pub pprof: Pprof,
+}
+
+/// The maps of the kernel half that are used while it runs; structs as bytes of the wire's types.
+pub(super) struct Maps {
+    pub(super) sockets: BpfHashMap<MapData, u64, [u8; size_of::<Socket>()]>,
+    pub(super) tuples: BpfHashMap<MapData, [u8; size_of::<Address>()], [u8; size_of::<Tuple>()]>,
+    pub(super) listeners: BpfHashMap<MapData, [u8; size_of::<Listener>()], u32>,
+    pub(super) ports: Array<MapData, u8>,
+    losses: PerCpuArray<MapData, u64>,
+}
+
+/// A running capture.
+pub struct Live {
+    pub(super) probes: Probes,
+    pub(super) events: RingBuf<MapData>,
+    pub(super) packets: RingBuf<MapData>,
+    pub(super) maps: Maps,
+    pub(super) processes: Processes,
+    pub(super) decoder: Decoder,
+    pub(super) stacks: Stacks,
+    pub(super) peers: Peers,
+    pub(super) looks: Looks,
+    pub(super) options: Options,
+    /// Sockets whose local port is not known yet, with what was told of them.
+    pub(super) unaddressed: HashMap<SocketId, Event>,
+    pub(super) linger: Linger,
+    pub(super) ended: Vec<(Instant, Pid)>,
+    pub(super) lost: [u64; Loss::COUNT as usize],
+}
+
+impl Live {
+    /// Loads and attaches everything; nobody is traced yet.
+    ///
+    /// # Errors
+    /// Where the host does not allow it.
+    pub fn start(options: Options) -> Result<(Self, Source, Vec<Unseen>), CaptureError> {
+        let attached = Attached::new(options.packets)?;
+        attached.require()?;
+        let (hooks, unseen) = (attached.hooks(), attached.unseen());
+        let Attached { mut probes, .. } = attached;
+        let ebpf = &mut probes.ebpf;
+        let mut map = |name: &'static str| {
+            ebpf.take_map(name)
+                .ok_or_else(|| map_error(name, "the object does not have it"))
+        };
+        let events =
+            RingBuf::try_from(map("EVENTS")?).map_err(|e| map_error("EVENTS", chain(&e)))?;
+        let packets =
+            RingBuf::try_from(map("PACKETS")?).map_err(|e| map_error("PACKETS", chain(&e)))?;
+        let targets =
+            BpfHashMap::try_from(map("TARGETS")?).map_err(|e| map_error("TARGETS", chain(&e)))?;
+        let maps = Maps {
+            sockets: BpfHashMap::try_from(map("SOCKETS")?)
+                .map_err(|e| map_error("SOCKETS", chain(&e)))?,
+            tuples: BpfHashMap::try_from(map("TUPLES")?)
+                .map_err(|e| map_error("TUPLES", chain(&e)))?,
+            listeners: BpfHashMap::try_from(map("LISTENERS")?)
+                .map_err(|e| map_error("LISTENERS", chain(&e)))?,
+            ports: Array::try_from(map("PORTS")?).map_err(|e| map_error("PORTS", chain(&e)))?,
+            losses: PerCpuArray::try_from(map("LOSSES")?)
+                .map_err(|e| map_error("LOSSES", chain(&e)))?,
+        };
+        let decoder = Decoder::new(&probes.kernel);
+        let source = Source {
+            kind: SourceKind::Live,
+            host: nix::unistd::gethostname()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            kernel: nix::sys::utsname::uname()
+                .map(|uname| uname.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            started: now(),
+            started_wall: jiff::Timestamp::now(),
+            hooks,
+        };
+        let live = Self {
+            probes,
+            events,
+            packets,
+            maps,
+            processes: Processes::new(targets),
+            decoder,
+            stacks: Stacks::default(),
+            peers: Peers::default(),
+            looks: Looks::new(options.pprof.clone()),
+            options,
+            unaddressed: HashMap::new(),
+            linger: Linger::default(),
+            ended: Vec::new(),
+            lost: [0; Loss::COUNT as usize],
+        };
+        Ok((live, source, unseen))
+    }
+
+    /// Hands on everything that happens until `window` is over, `stop` is set, or every traced process
+    /// has ended.
+    pub fn run(&mut self, window: Duration, stop: &AtomicBool, sink: &mut dyn Sink) {
+        let end = Instant::now() + window;
+        let mut second = Instant::now();
+        while Instant::now() < end && !stop.load(Ordering::Relaxed) {
+            let taken = self.drain(sink);
+            self.housekeeping(sink);
+            if second.elapsed() >= Duration::from_secs(1) {
+                second = Instant::now();
+                self.tell_losses(sink);
+                sink.tick();
+            }
+            if self.everybody_ended() {
+                break;
+            }
+            if taken < BATCH {
+                thread::sleep(DRAIN);
+            }
+        }
+    }
+
+    /// Takes what is left, tells the exchanges that are still open, looks at all goroutines once more.
+    pub fn finish(mut self, sink: &mut dyn Sink) {
+        self.look_at_all();
+        let end = Instant::now() + LAST_LOOK;
+        while self.drain(sink) >= BATCH && Instant::now() < end {}
+        self.tell_open_exchanges(sink);
+        while !self.looks.idle() && Instant::now() < end {
+            thread::sleep(DRAIN);
+            self.take_answers(sink);
+        }
+        if !self.looks.idle() {
+            tell(
+                sink,
+                Fact::Unseen(Unseen {
+                    what: "goroutines at the end of the window".to_owned(),
+                    why: format!(
+                        "reading them takes longer than {} s",
+                        LAST_LOOK.as_secs_f32()
+                    ),
+                    remedy: "trace fewer processes at once".to_owned(),
+                }),
+            );
+        }
+        for (_, event) in self.unaddressed.drain() {
+            sink.event(event);
+        }
+        self.tell_losses(sink);
+    }
+
+    fn housekeeping(&mut self, sink: &mut dyn Sink) {
+        self.take_answers(sink);
+        if let Some(peer) = self.peers.next() {
+            self.follow_peers(vec![peer], sink);
+        }
+        self.linger.sweep(&mut self.maps);
+        let processes = &mut self.processes;
+        self.ended.retain(|(when, pid)| {
+            let kept = when.elapsed() < REMEMBERED;
+            if !kept {
+                processes.forget(*pid);
+            }
+            kept
+        });
+    }
+
+    fn take_answers(&mut self, sink: &mut dyn Sink) {
+        for answer in self.looks.answers() {
+            match answer {
+                Answer::Event(event) => sink.event(event),
+                Answer::Unseen(unseen) => tell(sink, Fact::Unseen(unseen)),
+                Answer::Endpoint(pid, url) => {
+                    if let Some(process) = self.processes.has_endpoint(pid, url) {
+                        tell(sink, Fact::Process(process));
+                    }
+                }
+                Answer::Done => {}
+            }
+        }
+    }
+
+    fn tell_losses(&mut self, sink: &mut dyn Sink) {
+        for (loss, told) in Loss::ALL.into_iter().zip(&mut self.lost) {
+            let Ok(each) = self.maps.losses.get(&(loss as u32), 0) else {
+                continue;
+            };
+            let count = each.iter().sum();
+            if count != *told {
+                *told = count;
+                tell(
+                    sink,
+                    Fact::Lost {
+                        probe: name(loss).to_owned(),
+                        count,
+                    },
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn tell(sink: &mut dyn Sink, fact: Fact) {
+    sink.event(Event { at: now(), fact });
+}
+
+fn name(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Events => "events",
+        Loss::Packets => "packets",
+        Loss::Heads => "request heads",
+        Loss::Sockets => "sockets",
+        Loss::Tuples => "addresses",
+        Loss::Targets => "children",
+    }
+}
+
+fn map_error(map: &'static str, why: impl ToString) -> CaptureError {
+    CaptureError::Map {
+        map,
+        why: why.to_string(),
+    }
+}

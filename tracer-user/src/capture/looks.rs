@@ -1,0 +1,193 @@
+//! Looking at goroutines: at one because of what happened on a socket, at all of them now and then.
+//!
+//! One goroutine is read in some ten microseconds, right where events are drained. All of them take
+//! up to seconds, so a thread of its own reads them, and events are never held up.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    event::{BootInstant, Event, Fact, Goroutine, Pid, Snapshot, Unseen},
+    golang::{
+        GoError, Program, memory,
+        pprof::{self, Endpoint},
+    },
+};
+
+/// Goroutines told of one process at one time; a dump of more helps nobody, and costs memory.
+const MOST: usize = 200_000;
+/// Looks at single goroutines in a second: a storm of time-outs has one story.
+const LOOKS: u32 = 50;
+
+/// Where goroutines come from when a process's memory cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pprof {
+    /// From an endpoint found among the ports the process listens on.
+    Auto,
+    /// From this one.
+    Url(String),
+    /// From nowhere.
+    Off,
+}
+
+/// What the reading thread is asked: every goroutine of a process.
+struct Order {
+    pid: Pid,
+    program: Arc<Program>,
+}
+
+/// What it answers.
+pub(super) enum Answer {
+    Event(Event),
+    Endpoint(Pid, String),
+    Unseen(Unseen),
+    /// The order is done.
+    Done,
+}
+
+/// The reading thread, and the count of single looks.
+pub(super) struct Looks {
+    orders: Sender<Order>,
+    answers: Receiver<Answer>,
+    asked: usize,
+    second: Instant,
+    looked: u32,
+}
+
+impl Looks {
+    pub(super) fn new(pprof: Pprof) -> Self {
+        let (orders, inbox) = mpsc::channel();
+        let (outbox, answers) = mpsc::channel();
+        let mut reader = Reader {
+            pprof,
+            endpoints: HashMap::new(),
+            outbox,
+        };
+        thread::spawn(move || {
+            for order in inbox {
+                reader.serve(&order);
+            }
+        });
+        Self {
+            orders,
+            answers,
+            asked: 0,
+            second: Instant::now(),
+            looked: 0,
+        }
+    }
+
+    /// Asks for every goroutine of a process.
+    pub(super) fn ask_all(&mut self, pid: Pid, program: Arc<Program>) {
+        self.asked += usize::from(self.orders.send(Order { pid, program }).is_ok());
+    }
+
+    /// What was answered since; never waits.
+    pub(super) fn answers(&mut self) -> Vec<Answer> {
+        let answers: Vec<_> = self.answers.try_iter().collect();
+        let done = answers
+            .iter()
+            .filter(|answer| matches!(answer, Answer::Done))
+            .count();
+        self.asked = self.asked.saturating_sub(done);
+        answers
+    }
+
+    /// Whether all that was asked was answered.
+    pub(super) fn idle(&self) -> bool {
+        self.asked == 0
+    }
+
+    /// Looks at one goroutine now; `None` where it is gone, cannot be read, or where too many were
+    /// looked at in this second.
+    pub(super) fn one(&mut self, program: &Program, g: u64, id: u64) -> Option<Goroutine> {
+        if self.second.elapsed() > Duration::from_secs(1) {
+            self.second = Instant::now();
+            self.looked = 0;
+        }
+        self.looked += 1;
+        if self.looked > LOOKS {
+            return None;
+        }
+        memory::goroutine(program, g, id).ok().flatten()
+    }
+}
+
+/// The reading thread's own.
+struct Reader {
+    pprof: Pprof,
+    endpoints: HashMap<Pid, Option<Endpoint>>,
+    outbox: Sender<Answer>,
+}
+
+impl Reader {
+    fn serve(&mut self, order: &Order) {
+        let at = now();
+        let answer = match self.read(order) {
+            Ok(snapshot) => Answer::Event(Event {
+                at,
+                fact: Fact::Goroutines(snapshot),
+            }),
+            Err(error) => Answer::Unseen(Unseen {
+                what: format!("goroutines of pid {}", order.pid),
+                why: error.to_string(),
+                remedy: "name a pprof endpoint with --pprof URL".to_owned(),
+            }),
+        };
+        self.tell(answer);
+        self.tell(Answer::Done);
+    }
+
+    /// From memory, which stops nobody; by pprof where that cannot be.
+    fn read(&mut self, order: &Order) -> Result<Snapshot, GoError> {
+        let from_memory = memory::snapshot(&order.program, MOST);
+        match from_memory {
+            Err(error) if !matches!(error, GoError::Gone { .. }) => {
+                match self.endpoint(order.pid) {
+                    Some(endpoint) => pprof::snapshot(&endpoint, order.pid, MOST),
+                    None => Err(error),
+                }
+            }
+            read => read,
+        }
+    }
+
+    /// Looked for once, and only when it is needed: it takes a request to each port.
+    fn endpoint(&mut self, pid: Pid) -> Option<Endpoint> {
+        if let Some(known) = self.endpoints.get(&pid) {
+            return known.clone();
+        }
+        let found = match &self.pprof {
+            Pprof::Auto => pprof::discover(pid),
+            Pprof::Url(url) => Some(Endpoint::named(url)),
+            Pprof::Off => None,
+        };
+        if let Some(endpoint) = &found {
+            self.tell(Answer::Endpoint(pid, endpoint.url.clone()));
+        }
+        self.endpoints.insert(pid, found.clone());
+        found
+    }
+
+    fn tell(&self, answer: Answer) {
+        // Where nobody listens any more the capture is over.
+        let _ = self.outbox.send(answer);
+    }
+}
+
+/// The boot clock, now.
+pub(super) fn now() -> BootInstant {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default();
+    BootInstant(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,67 @@
+//! User stacks, each told once.
+
+use std::collections::HashMap;
+
+use crate::{
+    event::{BootInstant, Event, Fact, Frame, Pid, StackId},
+    golang::Program,
+};
+
+/// Stacks beyond this many get no name any more: a service has some hundred.
+const MOST: u32 = 65_536;
+
+/// The stacks told so far.
+#[derive(Default)]
+pub(super) struct Stacks {
+    known: HashMap<(Pid, Vec<u64>), StackId>,
+    told: u32,
+}
+
+impl Stacks {
+    /// The name of a stack, and, where it is new, the event that tells its frames.
+    pub(super) fn name(
+        &mut self,
+        at: BootInstant,
+        pid: Pid,
+        addresses: &[u64],
+        program: Option<&Program>,
+    ) -> (Option<StackId>, Option<Event>) {
+        if addresses.is_empty() {
+            return (None, None);
+        }
+        let key = (pid, addresses.to_vec());
+        if let Some(&id) = self.known.get(&key) {
+            return (Some(id), None);
+        }
+        if self.told >= MOST {
+            return (None, None);
+        }
+        let id = StackId(self.told);
+        self.told += 1;
+        self.known.insert(key, id);
+        let frames = match program {
+            Some(program) => program.frames(addresses),
+            None => addresses.iter().map(|address| unknown(*address)).collect(),
+        };
+        (
+            Some(id),
+            Some(Event {
+                at,
+                fact: Fact::Stack { id, frames },
+            }),
+        )
+    }
+
+    /// A process's addresses mean something else from now on. Names stay taken: they were told.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.known.retain(|(of, _), _| *of != pid);
+    }
+}
+
+fn unknown(address: u64) -> Frame {
+    Frame {
+        function: format!("{address:#x}"),
+        file: None,
+        line: None,
+    }
+}

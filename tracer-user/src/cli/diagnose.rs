@@ -1,0 +1,163 @@
+//! `gopulse diagnose`: says what is wrong, live or from a recording.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    Outcome, output,
+    session::{Goroutines, Plan},
+    targets::{Targets, duration},
+};
+use crate::{
+    capture::{Options, Sink},
+    detect::{self, Severity},
+    event::{BootInstant, Event, Packet},
+    model::Model,
+    recording::Reader,
+    report::{Report, text},
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// A recording to diagnose, instead of what happens now
+    #[arg(value_name = "RECORDING")]
+    recording: Option<PathBuf>,
+    #[command(flatten)]
+    targets: Targets,
+    /// How long to trace
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    duration: Duration,
+    /// How to tell it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Where to write it, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The least severe finding that makes the exit status 1
+    #[arg(long, value_enum, default_value = "warning")]
+    fail_on: FailOn,
+    #[command(flatten)]
+    goroutines: Goroutines,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For a person
+    Text,
+    /// For a program: schema gopulse.report/1
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// Requests are failing
+    Critical,
+    /// Something will hurt, or hurts a few
+    Warning,
+    /// Anything at all
+    Info,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let model = match &arguments.recording {
+        Some(_) if arguments.targets.named() => {
+            anyhow::bail!(
+                "a recording and targets were both named\n  a recording tells what happened then, targets what happens now\n  name one of them (gopulse diagnose --help)"
+            );
+        }
+        Some(directory) => replay(directory)?,
+        None => match live(&arguments)? {
+            Some(model) => model,
+            None => return Ok(Outcome::Interrupted),
+        },
+    };
+    let findings = detect::findings(&model);
+    let report = Report::new(&model, &findings);
+    output::result(
+        arguments.output.as_deref(),
+        |out, terminal| match arguments.format {
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut *out, &report)?;
+                writeln!(out)
+            }
+            Format::Text => text::write(&report, &mut &mut *out, style(terminal)),
+        },
+    )?;
+    let least = match arguments.fail_on {
+        FailOn::Critical => Severity::Critical,
+        FailOn::Warning => Severity::Warning,
+        FailOn::Info => Severity::Info,
+    };
+    Ok(match report.worst() {
+        Some(worst) if worst >= least => Outcome::Findings,
+        _ => Outcome::Healthy,
+    })
+}
+
+fn replay(directory: &std::path::Path) -> anyhow::Result<Model> {
+    let mut reader = Reader::open(directory)?;
+    let mut model = Model::new(reader.source().clone());
+    let mut last = reader.source().started;
+    for event in &mut reader {
+        last = last.max(event.at);
+        model.apply(&event);
+    }
+    for unseen in reader.unseen() {
+        model.apply(&Event {
+            at: last,
+            fact: crate::event::Fact::Unseen(unseen),
+        });
+    }
+    model.end(reader.ended());
+    Ok(model)
+}
+
+/// `None` where the user interrupted before anything was seen.
+fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
+    let options = Options {
+        packets: false,
+        goroutines: true,
+        pprof: arguments.goroutines.pprof(),
+    };
+    let session = Plan::new(&arguments.targets, arguments.duration, options)?.start()?;
+    let mut seen = Seen {
+        model: Model::new(session.source.clone()),
+        last: session.source.started,
+    };
+    let began = seen.last;
+    let ended = session.run(&mut seen)?;
+    if !ended && seen.last == began {
+        return Ok(None);
+    }
+    seen.model.end(seen.last);
+    Ok(Some(seen.model))
+}
+
+/// A model that is fed.
+struct Seen {
+    model: Model,
+    last: BootInstant,
+}
+
+impl Sink for Seen {
+    fn event(&mut self, event: Event) {
+        self.last = self.last.max(event.at);
+        self.model.apply(&event);
+    }
+
+    fn packet(&mut self, _: Packet) {}
+}
+
+/// Colours and the terminal's width where it is one; 100 columns for a file.
+fn style(terminal: bool) -> text::Style {
+    const WIDE: usize = 100;
+    let width = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok());
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    text::Style {
+        colour: terminal && !no_colour,
+        width: width.unwrap_or(WIDE).clamp(60, 120),
+    }
+}

@@ -1,0 +1,57 @@
+//! How a run ended, and the exit status that says so.
+
+use std::{io, process::ExitCode};
+
+use super::output::say;
+use crate::{capture::CaptureError, recording::RecordingError, target::TargetError};
+
+/// A run that came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing at or above `--fail-on`.
+    Healthy,
+    /// Something was found.
+    Findings,
+    /// The host does not allow it; said already.
+    NotAllowed,
+    /// The user interrupted before anything was seen.
+    Interrupted,
+}
+
+const HEALTHY: u8 = 0;
+const FINDINGS: u8 = 1;
+const UNUSABLE: u8 = 2;
+const NOT_ALLOWED: u8 = 3;
+const INTERRUPTED: u8 = 130;
+
+/// The exit status of a run; an error is told on standard error.
+pub(super) fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
+    ExitCode::from(match result {
+        Ok(Outcome::Healthy) => HEALTHY,
+        Ok(Outcome::Findings) => FINDINGS,
+        Ok(Outcome::NotAllowed) => NOT_ALLOWED,
+        Ok(Outcome::Interrupted) => INTERRUPTED,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => HEALTHY,
+        Err(error) => {
+            say(&format!("gopulse: {error:#}"));
+            status_of(&error)
+        }
+    })
+}
+
+fn status_of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<CaptureError>() {
+        Some(CaptureError::Command { .. }) => UNUSABLE,
+        Some(_) => NOT_ALLOWED,
+        None if error.is::<TargetError>() || error.is::<RecordingError>() => UNUSABLE,
+        None => UNUSABLE,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

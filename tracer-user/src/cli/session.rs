@@ -1,0 +1,184 @@
+//! A live run, from the plan to its last event.
+
+use std::{
+    collections::BTreeSet,
+    process::{Child, Command},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+
+use super::{output::progress, targets::Targets};
+use crate::{
+    capture::{Live, Options, Pprof, Sink},
+    event::{Event, Fact, Pid, Source},
+    target,
+};
+
+/// Where goroutines come from when the processes' memory cannot be read.
+#[derive(Args, Debug)]
+pub(super) struct Goroutines {
+    /// Where to ask for goroutines if memory cannot be read: auto (among the ports the target listens
+    /// on), off, or the URL of a pprof endpoint
+    #[arg(long, value_name = "auto|off|URL", default_value = "auto")]
+    pprof: String,
+}
+
+impl Goroutines {
+    pub(super) fn pprof(&self) -> Pprof {
+        match self.pprof.as_str() {
+            "auto" => Pprof::Auto,
+            "off" => Pprof::Off,
+            url => Pprof::Url(url.to_owned()),
+        }
+    }
+}
+
+/// A live run that was checked and can begin.
+pub(super) struct Plan {
+    pids: BTreeSet<Pid>,
+    command: Option<Command>,
+    window: Duration,
+    options: Options,
+}
+
+/// A live run that has begun.
+pub(super) struct Session {
+    live: Live,
+    pub(super) source: Source,
+    plan: Plan,
+    begun: Vec<Event>,
+}
+
+impl Plan {
+    /// Checks that there is somebody to trace.
+    ///
+    /// # Errors
+    /// Where an option names nobody.
+    pub(super) fn new(
+        targets: &Targets,
+        window: Duration,
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        let pids = match (targets.selectors(), targets.command()) {
+            (selectors, Some(_)) if selectors.is_empty() => BTreeSet::new(),
+            (selectors, _) => target::resolve(&selectors)?,
+        };
+        Ok(Self {
+            pids,
+            command: targets.command(),
+            window,
+            options,
+        })
+    }
+
+    /// Puts the probes into the kernel.
+    ///
+    /// # Errors
+    /// Where the host does not allow it.
+    pub(super) fn start(self) -> anyhow::Result<Session> {
+        let (live, source, unseen) = Live::start(self.options.clone())?;
+        let begun = unseen
+            .into_iter()
+            .map(|unseen| Event {
+                at: source.started,
+                fact: Fact::Unseen(unseen),
+            })
+            .collect();
+        Ok(Session {
+            live,
+            source,
+            plan: self,
+            begun,
+        })
+    }
+}
+
+impl Session {
+    /// Runs to the end of the window, or to the user's interrupt, which is no error: what was seen
+    /// until then was seen. Says whether it came to its end.
+    ///
+    /// # Errors
+    /// Where the command cannot be started.
+    pub(super) fn run(mut self, sink: &mut dyn Sink) -> anyhow::Result<bool> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // The second one ends us at once: the kernel removes what we put there.
+            flag::register_conditional_default(signal, Arc::clone(&stop))
+                .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+                .context("cannot be told of Ctrl-C")?;
+        }
+        for event in self.begun {
+            sink.event(event);
+        }
+        self.live.follow(self.plan.pids, sink);
+        let child = match self.plan.command {
+            Some(mut command) => Some(self.live.spawn(&mut command)?),
+            None => None,
+        };
+        let mut watched = Watched {
+            sink,
+            begun: Instant::now(),
+            window: self.plan.window,
+        };
+        self.live.run(self.plan.window, &stop, &mut watched);
+        progress("");
+        let sink = watched.sink;
+        self.live.finish(sink);
+        if let Some(child) = child {
+            end(child);
+        }
+        Ok(!stop.load(Ordering::Relaxed))
+    }
+}
+
+/// Ends the command that we started, if it has not ended by itself.
+fn end(mut child: Child) {
+    if let Ok(None) = child.try_wait() {
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        for _ in 0..50 {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+}
+
+/// A sink with a progress line.
+struct Watched<'a> {
+    sink: &'a mut dyn Sink,
+    begun: Instant,
+    window: Duration,
+}
+
+impl Sink for Watched<'_> {
+    fn event(&mut self, event: Event) {
+        self.sink.event(event);
+    }
+
+    fn packet(&mut self, packet: crate::event::Packet) {
+        self.sink.packet(packet);
+    }
+
+    fn tick(&mut self) {
+        let passed = self.begun.elapsed().as_secs();
+        progress(&format!(
+            "tracing, {passed} of {} s (Ctrl-C ends it)",
+            self.window.as_secs()
+        ));
+        self.sink.tick();
+    }
+}

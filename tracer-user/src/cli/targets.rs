@@ -1,0 +1,90 @@
+//! The arguments that say who is traced and for how long.
+
+use std::{ffi::OsString, path::PathBuf, process::Command, time::Duration};
+
+use clap::Args;
+
+use crate::{event::Pid, target::Selector};
+
+/// Who is traced; several options name them all.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Who is traced")]
+pub(super) struct Targets {
+    /// This process (may be repeated)
+    #[arg(long, value_name = "N")]
+    pid: Vec<Pid>,
+    /// Processes of this name
+    #[arg(long, value_name = "NAME")]
+    comm: Vec<String>,
+    /// Processes that run this program
+    #[arg(long, value_name = "PATH")]
+    exe: Vec<PathBuf>,
+    /// Who listens on this TCP port
+    #[arg(long, value_name = "N")]
+    port: Vec<u16>,
+    /// Every process that owns a TCP socket
+    #[arg(long)]
+    all: bool,
+    /// A command to start and trace
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Targets {
+    /// The processes that were named; all where none was, and no command either.
+    pub(super) fn selectors(&self) -> Vec<Selector> {
+        let mut selectors: Vec<Selector> = self.pid.iter().copied().map(Selector::Pid).collect();
+        selectors.extend(self.comm.iter().cloned().map(Selector::Comm));
+        selectors.extend(self.exe.iter().cloned().map(Selector::Exe));
+        selectors.extend(self.port.iter().copied().map(Selector::Port));
+        if self.all || (selectors.is_empty() && self.command.is_empty()) {
+            selectors.push(Selector::All);
+        }
+        selectors
+    }
+
+    /// Whether anybody was named.
+    pub(super) fn named(&self) -> bool {
+        self.all
+            || !(self.pid.is_empty()
+                && self.comm.is_empty()
+                && self.exe.is_empty()
+                && self.port.is_empty()
+                && self.command.is_empty())
+    }
+
+    /// The command to start.
+    pub(super) fn command(&self) -> Option<Command> {
+        let (program, arguments) = self.command.split_first()?;
+        let mut command = Command::new(program);
+        // Standard output carries our result.
+        command.args(arguments).stdout(std::io::stderr());
+        Some(command)
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "it must be a time with its unit, such as 500ms, 30s or 5m".to_owned())?;
+    Duration::try_from(span)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "it must be longer than nothing".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_and_are_not_nothing() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
+        for bad in ["", "5", "0s", "-3s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

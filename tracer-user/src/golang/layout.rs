@@ -1,0 +1,137 @@
+//! Where the runtime of each Go version keeps what we read of a goroutine.
+//!
+//! In: the minor version, or the debug information of one executable. Out: byte offsets. The table is
+//! for linux/amd64 and was taken from `runtime/runtime2.go` as each toolchain compiled it; a test
+//! compares it with the debug information of every toolchain at hand. Patch releases have never
+//! changed it within a minor version.
+
+/// Byte offsets in `runtime.g` and `runtime.m` (`src/runtime/runtime2.go`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// `g.stack.lo`.
+    pub stack_lo: u32,
+    /// `g.stack.hi`.
+    pub stack_hi: u32,
+    /// `g.m`: the thread that runs it, or nil.
+    pub m: u32,
+    /// `g.sched.sp`: where it goes on when scheduled.
+    pub sched_sp: u32,
+    /// `g.sched.pc`.
+    pub sched_pc: u32,
+    /// `g.syscallsp`: non-zero in a system call, and then the stack starts there.
+    pub syscall_sp: u32,
+    /// `g.syscallpc`.
+    pub syscall_pc: u32,
+    /// `g.atomicstatus` (u32).
+    pub status: u32,
+    /// `g.goid`.
+    pub goid: u32,
+    /// `g.waitsince` (nanoseconds of `CLOCK_MONOTONIC`).
+    pub wait_since: u32,
+    /// `g.waitreason` (u8).
+    pub wait_reason: u32,
+    /// `g.parentGoid`.
+    pub parent_goid: u32,
+    /// `g.gopc`: the return address of the `go` statement.
+    pub go_pc: u32,
+    /// `g.startpc`: the goroutine's function.
+    pub start_pc: u32,
+    /// `m.procid`: the thread's id in the process's pid namespace.
+    pub m_procid: u32,
+    /// `m.curg`.
+    pub m_curg: u32,
+}
+
+/// The oldest minor version (`go1.MINOR`) whose layout is known.
+pub(super) const OLDEST: u32 = 21;
+/// The newest one.
+pub(super) const NEWEST: u32 = 27;
+
+impl Layout {
+    /// The layout of `go1.MINOR`; `None` for a version this table does not have.
+    pub(super) fn of_minor(minor: u32) -> Option<Self> {
+        let base = Self {
+            stack_lo: 0,
+            stack_hi: 8,
+            m: 48,
+            sched_sp: 56,
+            sched_pc: 64,
+            syscall_sp: 112,
+            syscall_pc: 120,
+            status: 144,
+            goid: 152,
+            wait_since: 168,
+            wait_reason: 176,
+            parent_goid: 272,
+            go_pc: 280,
+            start_pc: 296,
+            m_procid: 72,
+            m_curg: 192,
+        };
+        // 1.23 added g.syscallbp; 1.25 dropped gobuf.ret; 1.26 added a word before parentGoid.
+        Some(match minor {
+            21 | 22 => base,
+            23 | 24 => Self {
+                status: 152,
+                goid: 160,
+                wait_since: 176,
+                wait_reason: 184,
+                parent_goid: 280,
+                go_pc: 288,
+                start_pc: 304,
+                ..base
+            },
+            25 => Self {
+                syscall_sp: 104,
+                syscall_pc: 112,
+                m_procid: 64,
+                m_curg: 184,
+                ..base
+            },
+            26 | 27 => Self {
+                syscall_sp: 104,
+                syscall_pc: 112,
+                parent_goid: 280,
+                go_pc: 288,
+                start_pc: 304,
+                m_procid: 64,
+                m_curg: 184,
+                ..base
+            },
+            _ => return None,
+        })
+    }
+
+    /// How many bytes of a `g` hold everything above.
+    pub(super) fn g_bytes(&self) -> usize {
+        let last = [
+            self.stack_hi,
+            self.m,
+            self.sched_sp,
+            self.sched_pc,
+            self.syscall_sp,
+            self.syscall_pc,
+            self.status,
+            self.goid,
+            self.wait_since,
+            self.wait_reason,
+            self.parent_goid,
+            self.go_pc,
+            self.start_pc,
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or(0);
+        last as usize + size_of::<u64>()
+    }
+}
+
+/// The number by which the compiler marks functions it generated (`abi.FuncIDWrapper`, the last of
+/// `src/internal/abi/symtab.go`'s list, which grew).
+pub(super) fn wrapper_func_id(minor: u32) -> u8 {
+    match minor {
+        ..=21 => 21,
+        22..=24 => 22,
+        25.. => 23,
+    }
+}

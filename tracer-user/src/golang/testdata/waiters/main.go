@@ -1,0 +1,132 @@
+// Waiters starts goroutines that wait in the ways services wait, and answers commands on standard
+// input: "dump" prints all goroutines as the runtime tells them, "gc" collects garbage (so that waiting
+// times are counted), "more N" starts N more that wait on a channel.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	_ "net/http/pprof"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+var (
+	never  = make(chan int)
+	locked sync.Mutex
+	group  sync.WaitGroup
+	start  sync.WaitGroup
+)
+
+//go:noinline
+func receive(c chan int) int { return <-c }
+
+func receiveInlined(c chan int) int { return <-c }
+
+type sender interface{ send(int) }
+
+type channel chan int
+
+func (c channel) send(value int) { c <- value }
+
+func deep(depth int) int {
+	if depth == 0 {
+		return receive(never)
+	}
+	return deep(depth-1) + 1
+}
+
+func generic[T any](c chan T) T { return <-c }
+
+func spawn(wait func()) {
+	start.Add(1)
+	go func() {
+		start.Done()
+		wait()
+	}()
+}
+
+func main() {
+	locked.Lock()
+	group.Add(1)
+	var s sender = channel(make(chan int))
+	spawn(func() { receive(never) })
+	spawn(func() { receiveInlined(never) })
+	spawn(func() { generic(never) })
+	spawn(func() { s.send(1) })
+	spawn(func() { deep(40) })
+	spawn(func() { deep(300) })
+	spawn(func() { locked.Lock() })
+	spawn(func() { group.Wait() })
+	spawn(func() { time.Sleep(time.Hour) })
+	spawn(func() {
+		select {
+		case <-never:
+		case <-time.After(time.Hour):
+		}
+	})
+	spawn(func() { select {} })
+	spawn(func() {
+		labels := pprof.Labels("k", "v", "request", `a "b]: {c}, 5 minutes`)
+		pprof.Do(context.Background(), labels, func(context.Context) { receive(never) })
+	})
+	spawn(func() {
+		defer func() {
+			recover()
+			receive(never)
+		}()
+		panic("on purpose")
+	})
+	spawn(func() {
+		var pipe [2]int
+		syscall.Pipe(pipe[:])
+		syscall.Read(pipe[0], make([]byte, 1))
+	})
+	foreign()
+	go s.send(2)
+	time.AfterFunc(0, func() { receive(never) })
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go http.Serve(listener, nil)
+	if answer, err := http.Get("http://" + listener.Addr().String() + "/"); err == nil {
+		answer.Body.Close()
+	}
+	start.Wait()
+	time.Sleep(50 * time.Millisecond)
+	fmt.Println("ready", listener.Addr())
+
+	commands := bufio.NewScanner(os.Stdin)
+	for commands.Scan() {
+		command, argument, _ := strings.Cut(commands.Text(), " ")
+		switch command {
+		case "dump":
+			text := make([]byte, 16<<20)
+			text = text[:runtime.Stack(text, true)]
+			fmt.Println(len(text))
+			os.Stdout.Write(text)
+		case "gc":
+			runtime.GC()
+			fmt.Println("collected")
+		case "more":
+			var count int
+			fmt.Sscan(argument, &count)
+			for range make([]struct{}, count) {
+				spawn(func() { receive(never) })
+			}
+			start.Wait()
+			time.Sleep(200 * time.Millisecond)
+			fmt.Println("started")
+		}
+	}
+}

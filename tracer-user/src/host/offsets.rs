@@ -1,0 +1,62 @@
+//! Where this kernel keeps what the programs read.
+
+use tracer_ebpf::KernelOffsets;
+
+use super::{HostError, btf::Btf};
+
+/// The offsets, from the kernel's own BTF.
+///
+/// # Errors
+/// Where a member is missing: the kernel's structures changed.
+pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
+    let of = |structure: &'static str, member: &'static str| {
+        btf.offset(structure, member)
+            .ok_or(HostError::Offset { structure, member })
+    };
+    let thread = of("task_struct", "thread")?;
+    Ok(KernelOffsets {
+        skc_family: of("sock_common", "skc_family")?,
+        skc_state: of("sock_common", "skc_state")?,
+        skc_num: of("sock_common", "skc_num")?,
+        skc_dport: of("sock_common", "skc_dport")?,
+        skc_daddr: of("sock_common", "skc_daddr")?,
+        skc_rcv_saddr: of("sock_common", "skc_rcv_saddr")?,
+        skc_v6_daddr: of("sock_common", "skc_v6_daddr")?,
+        skc_v6_rcv_saddr: of("sock_common", "skc_v6_rcv_saddr")?,
+        skc_net: of("sock_common", "skc_net")?,
+        net_inum: of("net", "ns.inum")?,
+        sk_protocol: of("sock", "sk_protocol")?,
+        sk_err: of("sock", "sk_err")?,
+        inet_sport: of("inet_sock", "inet_sport")?,
+        srtt_us: of("tcp_sock", "srtt_us")?,
+        total_retrans: of("tcp_sock", "total_retrans")?,
+        skb_sk: of("sk_buff", "sk")?,
+        skb_head: of("sk_buff", "head")?,
+        skb_network_header: of("sk_buff", "network_header")?,
+        task_tgid: of("task_struct", "tgid")?,
+        task_pid: of("task_struct", "pid")?,
+        // x86 keeps the FS base in the thread; elsewhere Go has the goroutine in a register.
+        task_fsbase: thread + btf.offset("thread_struct", "fsbase").unwrap_or(0),
+        task_files: of("task_struct", "files")?,
+        files_fdt: of("files_struct", "fdt")?,
+        fdtable_fd: of("fdtable", "fd")?,
+        file_private_data: of("file", "private_data")?,
+        file_inode: of("file", "f_inode")?,
+        inode_mode: of("inode", "i_mode")?,
+        socket_sk: of("socket", "sk")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_has_every_member_the_programs_read() {
+        let Ok(btf) = Btf::of_this_kernel() else {
+            return; // no BTF on this kernel: `doctor` says so
+        };
+        let offsets = offsets(&btf).expect("offsets");
+        assert_eq!((offsets.skc_daddr, offsets.skc_rcv_saddr), (0, 4));
+    }
+}

@@ -1,0 +1,182 @@
+//! One event of every kind, for tests.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::event::*;
+
+pub(super) fn source() -> Source {
+    Source {
+        kind: SourceKind::Live,
+        host: "web-1".to_owned(),
+        kernel: "6.18.44".to_owned(),
+        started: BootInstant(5_000_000_000),
+        started_wall: "2026-01-02T03:04:05.000000007Z".parse().unwrap(),
+        hooks: vec![Hook {
+            wants: "bytes sent".to_owned(),
+            by: "tp_btf/sock_send_length".to_owned(),
+        }],
+    }
+}
+
+pub(super) fn process() -> Process {
+    Process {
+        pid: 2585,
+        comm: "gateway".to_owned(),
+        exe: Some("/srv/gateway".to_owned()),
+        go_version: Some("go1.27.3".to_owned()),
+        pprof_url: None,
+        container: None,
+        relation: Relation::Target,
+    }
+}
+
+fn actor() -> Actor {
+    Actor {
+        pid: 2585,
+        tid: 2590,
+        goroutine: Some(34),
+        attribution: Attribution::Direct,
+    }
+}
+
+fn frame() -> Frame {
+    Frame {
+        function: "net/http.(*persistConn).roundTrip".to_owned(),
+        file: Some("/go/src/net/http/transport.go".to_owned()),
+        line: Some(2861),
+    }
+}
+
+fn goroutine() -> Goroutine {
+    Goroutine {
+        id: 34,
+        state: "select".to_owned(),
+        wait: Some(Duration::new(1, 500)),
+        frames: vec![frame(), Frame::default()],
+        created_by: Some(Creation {
+            frame: frame(),
+            goroutine: Some(1),
+        }),
+    }
+}
+
+pub(super) fn snapshot(goroutines: usize) -> Fact {
+    Fact::Goroutines(Snapshot {
+        pid: 2585,
+        source: SnapshotSource::Memory,
+        goroutines: vec![goroutine(); goroutines],
+        total: goroutines as u64,
+    })
+}
+
+pub(super) fn exchange() -> Fact {
+    Fact::Exchange(Exchange {
+        socket: SocketId(3),
+        number: 2,
+        started: BootInstant(6_000_000_000),
+        request_ended: BootInstant(6_000_100_000),
+        first_byte: None,
+        last_byte: BootInstant(6_000_100_000),
+        request_bytes: 200_189,
+        response_bytes: 0,
+        status: Some(502),
+        actor: Some(actor()),
+        complete: true,
+    })
+}
+
+/// In the order of [`Fact`]'s variants, a millisecond apart.
+pub(super) fn events() -> Vec<Event> {
+    let socket = SocketId(3);
+    let stack = Some(StackId(1));
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let facts = [
+        Fact::Process(process()),
+        Fact::ProcessEnded { pid: 2585 },
+        Fact::Stack {
+            id: StackId(1),
+            frames: vec![frame()],
+        },
+        Fact::Opened(Opened {
+            socket,
+            pid: 2585,
+            role: Role::Client,
+            origin: Origin::Connected,
+            local: address("127.0.0.1:53122"),
+            remote: address("[2001:db8::1]:9001"),
+            actor: Some(actor()),
+            stack,
+        }),
+        Fact::Established { socket },
+        Fact::ConnectFailed {
+            socket,
+            why: ConnectFailure::Error(113),
+            actor: None,
+            stack,
+        },
+        Fact::PeerClosed { socket },
+        Fact::LocalClosed {
+            socket,
+            abort: true,
+            actor: Some(actor()),
+            stack,
+        },
+        Fact::Closed(Closed {
+            socket,
+            bytes_sent: 200_189,
+            bytes_received: 0,
+            srtt: Some(Duration::from_micros(50)),
+            retransmits: 1,
+        }),
+        Fact::ResetSent {
+            socket,
+            reason: Some("TCP_ABORT_ON_DATA".to_owned()),
+        },
+        Fact::ResetReceived { socket },
+        Fact::Retransmitted { socket, syn: true },
+        Fact::Dropped {
+            socket,
+            reason: "NETFILTER_DROP".to_owned(),
+        },
+        Fact::Request {
+            socket,
+            number: 2,
+            head: RequestHead {
+                method: "POST".to_owned(),
+                path: "/upload".to_owned(),
+                traceparent: None,
+            },
+        },
+        exchange(),
+        Fact::Decision(Decision {
+            decider: Decider::TransportClose,
+            socket: Some(socket),
+            actor: actor(),
+            error: Some("net/http: timeout awaiting response headers".to_owned()),
+            stack,
+        }),
+        snapshot(1),
+        Fact::Goroutine {
+            pid: 2585,
+            socket: Some(socket),
+            goroutine: goroutine(),
+        },
+        Fact::Lost {
+            probe: "exchanges".to_owned(),
+            count: 12,
+        },
+        Fact::Unseen(Unseen {
+            what: "goroutines".to_owned(),
+            why: "not a Go program".to_owned(),
+            remedy: String::new(),
+        }),
+    ];
+    let start = source().started.0;
+    (1..)
+        .zip(facts)
+        .map(|(milliseconds, fact)| Event {
+            at: BootInstant(start + milliseconds * 1_000_000),
+            fact,
+        })
+        .collect()
+}

@@ -1,0 +1,84 @@
+//! `bench`: what watching costs the watched.
+//!
+//! In each round the same service is measured with nothing attached, with gopulse recording it, and
+//! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
+//! request. Only ratios within a round are compared: the machine drifts between rounds.
+
+mod load;
+mod table;
+mod tool;
+
+use std::{process::ExitCode, time::Duration};
+
+use gopulse_tests::{services::Service, turn::is_root};
+use load::{Load, Measured};
+use tool::Tool;
+
+use crate::{run::release_gopulse, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure.
+    #[arg(default_value = "overhead")]
+    what: What,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long each load runs.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Requests per second, 99th percentile, CPU time and losses beside tcpdump.
+    Overhead,
+}
+
+/// One tool under one load in one round.
+struct Run {
+    tool: Tool,
+    load: Load,
+    measured: Measured,
+    cost: tool::Cost,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        is_root(),
+        "a benchmark traces, and only root may (sudo cargo xtask bench)"
+    );
+    setup::everything()?;
+    let gopulse = release_gopulse()?;
+    let hello = Service::start("hello", &[])?;
+    let What::Overhead = arguments.what;
+    let time = Duration::from_secs(arguments.seconds);
+    println!(
+        "{} rounds, {} s for each load, a Go HTTP service on {}",
+        arguments.rounds, arguments.seconds, hello.address
+    );
+    let mut rounds = Vec::new();
+    for number in 0..arguments.rounds {
+        let mut round = Vec::new();
+        for load in Load::ALL {
+            // Whoever comes first in one round comes later in the next.
+            let mut tools = Tool::ALL;
+            tools.rotate_left(number as usize % Tool::ALL.len());
+            for tool in tools {
+                let watching = tool.start(&gopulse, &hello.port())?;
+                let measured = load.run(hello.address, time)?;
+                let cost = watching.stop()?;
+                round.push(Run {
+                    tool,
+                    load,
+                    measured,
+                    cost,
+                });
+            }
+        }
+        println!("round {}: {}", number + 1, table::line(&round));
+        rounds.push(round);
+    }
+    table::print(&rounds);
+    Ok(ExitCode::SUCCESS)
+}

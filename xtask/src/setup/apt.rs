@@ -1,0 +1,103 @@
+//! Packages of the distribution, by apt where there is one.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+
+use gopulse_tests::turn::is_root;
+
+use crate::run::{find, run_quietly};
+
+/// A program that tests use, its package, and what is skipped without it.
+const TOOLS: [(&str, &str, &str); 9] = [
+    ("tshark", "tshark", "reading captures as Wireshark does"),
+    ("tcpdump", "tcpdump", "comparing captures, bench"),
+    ("wrk", "wrk", "load, bench"),
+    ("ip", "iproute2", "scenarios with network namespaces"),
+    ("nft", "nftables", "scenarios with dropped packets"),
+    ("iptables", "iptables", "scenarios with dropped packets"),
+    ("curl", "curl", "asking the services by hand"),
+    ("setpriv", "util-linux", "runs without privileges"),
+    ("python3", "python3", "Go for the test services"),
+];
+
+/// Installs the programs that are missing; `false` where some still are.
+pub(super) fn install_tools() -> bool {
+    let missing: Vec<_> = TOOLS
+        .iter()
+        .filter(|(program, ..)| find(program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
+    if let Err(why) = install(&packages) {
+        println!("setup: {why:#}");
+    }
+    let still: Vec<_> = missing
+        .iter()
+        .filter(|(program, ..)| find(program).is_none())
+        .collect();
+    for (program, _, without) in &still {
+        println!("setup: without {program} these are skipped: {without}");
+    }
+    still.is_empty()
+}
+
+/// Installs packages by name.
+pub(super) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    can_install().with_context(|| format!("cannot install {}", packages.join(" ")))?;
+    println!("setup: installing {} (apt)", packages.join(" "));
+    // A mirror that cannot be reached need not matter: the lists may be fresh enough.
+    if let Err(why) = run_quietly(apt_get().args(["update", "-qq"])) {
+        println!("setup: {why:#}");
+    }
+    run_quietly(
+        apt_get()
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(packages),
+    )
+}
+
+/// The distribution has a package of this name, as far as the lists on disk know.
+pub(super) fn offers(package: &str) -> bool {
+    let known = Command::new("apt-cache").args(["show", package]).output();
+    known.is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+}
+
+/// Brings the lists up to date, so that [`offers`] can tell.
+pub(super) fn update() -> anyhow::Result<()> {
+    can_install()?;
+    run_quietly(apt_get().args(["update", "-qq"]))
+}
+
+fn can_install() -> anyhow::Result<()> {
+    if find("apt-get").is_none() {
+        bail!("this system has no apt-get");
+    }
+    if !is_root() && sudo().is_none() {
+        bail!("this needs root, and sudo asks for a password (sudo cargo xtask setup)");
+    }
+    Ok(())
+}
+
+/// `apt-get` as root, asking nothing.
+fn apt_get() -> Command {
+    let mut command = match sudo() {
+        Some(sudo) if !is_root() => {
+            let mut command = Command::new(sudo);
+            command.args(["-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+            command
+        }
+        _ => Command::new("apt-get"),
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// A sudo that asks for no password.
+fn sudo() -> Option<impl AsRef<std::ffi::OsStr> + AsRef<Path>> {
+    let sudo = find("sudo")?;
+    let allowed = Command::new(&sudo).args(["-n", "true"]).output().ok()?;
+    allowed.status.success().then_some(sudo)
+}

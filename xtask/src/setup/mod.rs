@@ -1,0 +1,38 @@
+//! `setup`: installs what the other commands need, says what, and does so once.
+//!
+//! A part that is there already costs a look at a few files. A part that cannot be had here (no
+//! root, no such package) is told in one line with what will be missing; only what the asking
+//! command cannot do without is an error.
+
+mod apt;
+pub(crate) mod bpf;
+pub(crate) mod go;
+
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {}
+
+pub(crate) fn main(_: &Arguments) -> anyhow::Result<ExitCode> {
+    if everything()? {
+        println!("setup: everything is there");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings what tests and benchmarks need; `false` where they will have to skip some.
+pub(crate) fn everything() -> anyhow::Result<bool> {
+    let tools = apt::install_tools();
+    let compiler = kernel_half();
+    go::install()?;
+    Ok(tools && compiler)
+}
+
+/// Brings what compiles the kernel half; `false` where it cannot be had.
+pub(crate) fn kernel_half() -> bool {
+    let installed = bpf::install();
+    if let Err(why) = &installed {
+        println!("setup: {why:#}; the object kept in tracer-ebpf/prebuilt/ is used");
+    }
+    installed.is_ok()
+}
