@@ -18,7 +18,7 @@ use super::{
 
 /// Adds a case for each server address and setting.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let plain = scene.give_ups.iter().filter(|g| g.serving.is_none());
+    let plain = scene.give_ups.iter().filter(|g| !g.serves(scene));
     for (kind, together) in grouped(plain) {
         let Some(occasion) = Occasion::of(scene.model, together, |_| false) else {
             continue;

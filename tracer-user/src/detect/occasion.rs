@@ -49,7 +49,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
             model,
             example,
             limit: example.limit,
-            value_s: limit::value(example.limit, &waits),
+            value_s: limit::value(example.limit, &waits).filter(|_| !example.begun_before),
             at_work: still_at_work(model, example),
             all,
         })
@@ -101,16 +101,21 @@ impl<'g, 'm> Occasion<'g, 'm> {
 
     fn title(&self, measured: &Measured) -> String {
         let connection = self.connection();
-        let verb = if self.example.exchange.is_some() {
+        let verb = if self.example.exchange.is_some() || self.example.begun_before {
             "gave up on"
         } else {
             "gave up connecting to"
         };
         let waited = std::time::Duration::from_secs_f64(measured.waited_s.unwrap_or_default());
         format!(
-            "{} {verb} {} after {}",
+            "{} {verb} {} after {}{}",
             self.model.name(connection.pid),
             connection.remote,
+            if self.example.begun_before {
+                "more than "
+            } else {
+                ""
+            },
             seconds(waited)
         )
     }
@@ -163,7 +168,12 @@ impl<'g, 'm> Occasion<'g, 'm> {
             missing
                 .push("No decision of the program was seen, so the setting is not known.".into());
         }
-        if self.example.exchange.is_none() {
+        if self.example.begun_before {
+            missing.push(format!(
+                "The request was sent before the window began, so it waited longer than {}; a window longer than the time limit measures it.",
+                seconds(self.example.waited)
+            ));
+        } else if self.example.exchange.is_none() {
             // Nobody was there yet who could have been looked at.
         } else if self.connection().other_end.is_none() {
             missing.push(format!(

@@ -20,7 +20,7 @@ const GUESS: f64 = 0.6;
 
 /// Adds a case for each upstream address and setting.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let serving = scene.give_ups.iter().filter(|g| g.serving.is_some());
+    let serving = scene.give_ups.iter().filter(|g| g.serves(scene));
     for (_, together) in grouped(serving) {
         let harmed =
             |give_up: &super::give_up::GiveUp<'_>| give_up.fate(scene).is_some_and(Fate::is_harm);
@@ -36,16 +36,26 @@ fn case(scene: &Scene<'_>, occasion: &Occasion<'_, '_>, docket: &Docket) -> Case
     let harm = Harm::of(scene, pairings);
     let mut finding = occasion.finding(Rule::ProxyTimeout);
     finding.severity = harm.severity();
+    if occasion.example.begun_before {
+        // The request it was serving began before the window too; that it was cut off is certain.
+        finding.severity = finding.severity.max(Severity::Warning);
+    }
     if finding.confidence < GUESS {
         finding.severity = finding.severity.min(Severity::Warning);
     }
-    harm.measure(&mut finding.measured);
+    if !occasion.example.begun_before {
+        harm.measure(&mut finding.measured);
+    }
     let mut sentences = vec![occasion.limit_sentence()];
     if finding.count > 1 {
         sentences.push(format!("That happened {} here.", times(finding.count)));
     }
     sentences.extend(occasion.upstream_sentence());
-    sentences.push(harm.sentence());
+    if occasion.example.begun_before {
+        sentences.push("The request it was serving began before the window, so what became of it was not seen.".into());
+    } else {
+        sentences.push(harm.sentence());
+    }
     finding.explanation = sentences.join(" ");
     finding.advice = advice(occasion, &harm);
     Case {

@@ -148,6 +148,13 @@ pub(super) fn timeline(model: &Model, give_up: &GiveUp<'_>) -> Vec<Evidence> {
                 format!("the response of {upstream} begins")
             });
         }
+        None if give_up.begun_before => {
+            timeline.add(
+                connection.opened,
+                "window",
+                format!("the window begins; {who} waits for {upstream} already"),
+            );
+        }
         None => {
             timeline.add(
                 connection.opened,

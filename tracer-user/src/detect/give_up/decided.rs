@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Attribution, BootInstant, Decider},
+    event::{Attribution, BootInstant, Decider, Origin},
     model::{Connection, DECISION_TO_CLOSE, Decided, Exchange},
 };
 
@@ -55,12 +55,14 @@ fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<GiveUp<'m>> {
         return None;
     }
     doubts.extend(paired);
+    let begun_before = exchange.is_none() && connection.origin == Origin::Found;
     let since = counted_from(connection, exchange.as_ref(), limit, decided.at);
     Some(GiveUp {
         connection,
         exchange,
         at: decided.at,
         waited: decided.at.since(since),
+        begun_before,
         limit,
         decision: Some(decided),
         stack: decided.decision.stack,

@@ -4,7 +4,7 @@
 //! that it was a limit of time and no other reason, which limit, and which request suffered.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
     time::Duration,
 };
@@ -36,6 +36,8 @@ pub(super) struct GiveUp<'m> {
     pub(super) at: BootInstant,
     /// How long it had waited, from the moment on that its limit counts from.
     pub(super) waited: Duration,
+    /// The request was sent before the window began: it waited longer than that.
+    pub(super) begun_before: bool,
     /// What ran out.
     pub(super) limit: Limit,
     /// The decision.
@@ -51,6 +53,18 @@ pub(super) struct GiveUp<'m> {
 }
 
 impl GiveUp<'_> {
+    /// It happened while a request was being served: one that was seen, or one from before the window
+    /// whose handler decided.
+    pub(super) fn serves(&self, scene: &Scene<'_>) -> bool {
+        let in_handler = || {
+            let frames = scene.model.frames(self.stack);
+            frames
+                .iter()
+                .any(|frame| frame.function == "net/http.(*conn).serve")
+        };
+        self.serving.is_some() || (self.begun_before && in_handler())
+    }
+
     /// What became of the request being served.
     pub(super) fn fate(&self, scene: &Scene<'_>) -> Option<Fate> {
         let serving = self.serving.as_ref()?;
@@ -67,7 +81,24 @@ pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
     all.extend(checked);
     all.extend(dialling::abandoned(scene).filter(|dial| !blamed.contains(&dial.connection.socket)));
     all.sort_by_key(|give_up| give_up.at);
-    all
+    told_whole(all)
+}
+
+/// Without those that began before the window, where the same limit was seen whole: they are more of
+/// the same, with nothing to measure.
+fn told_whole(all: Vec<GiveUp<'_>>) -> Vec<GiveUp<'_>> {
+    let key = |give_up: &GiveUp<'_>| {
+        let connection = give_up.connection;
+        (connection.pid, connection.remote, give_up.limit)
+    };
+    let whole: BTreeSet<_> = all
+        .iter()
+        .filter(|give_up| !give_up.begun_before)
+        .map(key)
+        .collect();
+    all.into_iter()
+        .filter(|give_up| !(give_up.begun_before && whole.contains(&key(give_up))))
+        .collect()
 }
 
 /// What give-ups are told together by.
@@ -99,7 +130,9 @@ where
     for ((pid, upstream, limit), together) in by_name {
         let waits: Vec<Duration> = together.iter().map(|give_up| give_up.waited).collect();
         // A deadline is handed down from caller to caller, so its waits differ and are one all the same.
-        let runs = if limit == Limit::Context {
+        // Nor are waits alike of which only the ends were seen.
+        let half_seen = together.iter().all(|give_up| give_up.begun_before);
+        let runs = if limit == Limit::Context || half_seen {
             vec![0; waits.len()]
         } else {
             runs(&waits)

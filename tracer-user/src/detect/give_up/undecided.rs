@@ -70,6 +70,7 @@ fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<GiveUp<'m>> {
         exchange: Some(exchange),
         at: closed.at,
         waited,
+        begun_before: false,
         limit: Limit::Unknown,
         decision: None,
         stack: closed.stack,

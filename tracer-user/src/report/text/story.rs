@@ -155,7 +155,7 @@ fn setting(finding: &Finding) -> Option<String> {
             setting.name,
             seconds(Duration::from_secs_f64(value))
         ),
-        None => format!("{}, of different lengths", setting.name),
+        None => setting.name.clone(),
     })
 }
 
