@@ -1,9 +1,9 @@
 //! How a run ended, and the exit status that says so.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use super::output::say;
-use crate::{capture::CaptureError, recording::RecordingError, target::TargetError};
+use crate::capture::CaptureError;
 
 /// A run that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,6 @@ pub(super) fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Findings) => FINDINGS,
         Ok(Outcome::NotAllowed) => NOT_ALLOWED,
         Ok(Outcome::Interrupted) => INTERRUPTED,
-        // Whoever read our output has seen enough.
-        Err(error) if is_broken_pipe(&error) => HEALTHY,
         Err(error) => {
             say(&format!("gopulse: {error:#}"));
             status_of(&error)
@@ -42,16 +40,8 @@ pub(super) fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
 
 fn status_of(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<CaptureError>() {
-        Some(CaptureError::Command { .. }) => UNUSABLE,
+        // Naming a command that does not start is like naming a process that is not there.
+        Some(CaptureError::Command { .. }) | None => UNUSABLE,
         Some(_) => NOT_ALLOWED,
-        None if error.is::<TargetError>() || error.is::<RecordingError>() => UNUSABLE,
-        None => UNUSABLE,
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

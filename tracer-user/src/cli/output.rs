@@ -21,7 +21,7 @@ pub(super) fn progress(text: &str) {
     }
 }
 
-/// Writes a result to a file, or to standard output.
+/// Writes a result to a file, or to standard output, where a reader that has gone is no error.
 ///
 /// # Errors
 /// What the system says, with the file's name.
@@ -42,8 +42,15 @@ pub(super) fn result(
             let stdout = io::stdout();
             let terminal = stdout.is_terminal();
             let mut stdout = io::BufWriter::new(stdout.lock());
-            write(&mut stdout, terminal)?;
-            stdout.flush()?;
+            let written = write(&mut stdout, terminal).and_then(|()| stdout.flush());
+            // Whoever read it has seen enough, as with `| head`.
+            if written
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            {
+                return Ok(());
+            }
+            written?;
         }
     }
     Ok(())

@@ -19,8 +19,9 @@ use signal_hook::{
 
 use super::{output::progress, targets::Targets};
 use crate::{
-    capture::{Live, Options, Pprof, Sink},
+    capture::{CaptureError, Live, Options, Pprof, Sink},
     event::{Event, Fact, Pid, Source},
+    host::privileges,
     target,
 };
 
@@ -69,6 +70,8 @@ impl Plan {
         window: Duration,
         options: Options,
     ) -> anyhow::Result<Self> {
+        // Before anything else: without privileges other users' processes cannot be told apart either.
+        privileges::check().map_err(CaptureError::Host)?;
         let pids = match (targets.selectors(), targets.command()) {
             (selectors, Some(_)) if selectors.is_empty() => BTreeSet::new(),
             (selectors, _) => target::resolve(&selectors)?,

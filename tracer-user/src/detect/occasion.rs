@@ -106,7 +106,9 @@ impl<'g, 'm> Occasion<'g, 'm> {
         } else {
             "gave up connecting to"
         };
-        let waited = std::time::Duration::from_secs_f64(measured.waited_s.unwrap_or_default());
+        // What it is set to says more than what it came to this time.
+        let waited = self.value_s.or(measured.waited_s).unwrap_or_default();
+        let waited = std::time::Duration::from_secs_f64(waited);
         format!(
             "{} {verb} {} after {}{}",
             self.model.name(connection.pid),
