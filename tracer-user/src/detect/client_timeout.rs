@@ -9,10 +9,12 @@ use crate::model::Traffic;
 use super::{
     docket::{Case, Docket},
     finding::{Rule, Severity},
-    give_up::grouped,
-    limit::Limit,
-    occasion::{Occasion, above},
-    scene::Scene,
+    grounds::{
+        give_up::grouped,
+        limit::Limit,
+        occasion::{Occasion, above},
+        scene::Scene,
+    },
     wording::{count, times},
 };
 

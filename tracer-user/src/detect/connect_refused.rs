@@ -11,10 +11,12 @@ use crate::{
 };
 
 use super::{
-    connecting::{Attempts, is_here},
     docket::{Case, Docket},
     finding::{Rule, Severity},
-    scene::Scene,
+    grounds::{
+        connecting::{Attempts, is_here},
+        scene::Scene,
+    },
     wording::seconds,
 };
 

@@ -11,10 +11,12 @@ use crate::{
 };
 
 use super::{
-    connecting::{Attempts, errno_name, is_here},
     docket::{Case, Docket},
     finding::{Rule, Severity},
-    scene::Scene,
+    grounds::{
+        connecting::{Attempts, errno_name, is_here},
+        scene::Scene,
+    },
     wording::{count, join, seconds},
 };
 

@@ -18,10 +18,12 @@ use crate::{
 use super::{
     docket::{Case, Docket},
     finding::{Confidence, Doubt, Ends, Evidence, Finding, Measured, Rule, Severity, Subject},
-    harm::Fate,
+    grounds::{
+        harm::Fate,
+        scene::Scene,
+        telling::{Timeline, what, wireshark_filter},
+    },
     own_code::{brief, is_standard, own_frame},
-    scene::Scene,
-    telling::{Timeline, what, wireshark_filter},
     wording::{count, seconds},
 };
 

@@ -8,20 +8,14 @@
 mod client_timeout;
 mod connect_refused;
 mod connect_timeout;
-mod connecting;
 mod docket;
 mod empty_response;
 mod finding;
-mod give_up;
-mod harm;
-mod limit;
-mod occasion;
+mod grounds;
 mod own_code;
 mod proxy_timeout;
-mod scene;
-mod telling;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 pub(crate) mod wording;
 
 pub use finding::{
@@ -31,11 +25,13 @@ pub use finding::{
 pub use own_code::{brief, is_standard, own_frame};
 
 pub(crate) use finding::rfc3339_nanoseconds;
+#[cfg(test)]
+pub(crate) use tests::{GATEWAY, large_uploads_fail, saving};
 
 use crate::model::Model;
 
 use docket::Docket;
-use scene::Scene;
+use grounds::scene::Scene;
 use wording::{count, join};
 
 /// Every rule; causes before what they may cause.

@@ -7,11 +7,13 @@
 use super::{
     docket::{Case, Docket},
     finding::{Rule, Severity},
-    give_up::grouped,
-    harm::{Fate, Harm},
-    limit::Limit,
-    occasion::{Occasion, above},
-    scene::Scene,
+    grounds::{
+        give_up::{GiveUp, grouped},
+        harm::{Fate, Harm},
+        limit::Limit,
+        occasion::{Occasion, above},
+        scene::Scene,
+    },
     wording::times,
 };
 
@@ -22,8 +24,7 @@ const GUESS: f64 = 0.6;
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let serving = scene.give_ups.iter().filter(|g| g.serves(scene));
     for (_, together) in grouped(serving) {
-        let harmed =
-            |give_up: &super::give_up::GiveUp<'_>| give_up.fate(scene).is_some_and(Fate::is_harm);
+        let harmed = |give_up: &GiveUp<'_>| give_up.fate(scene).is_some_and(Fate::is_harm);
         let Some(occasion) = Occasion::of(scene.model, together, harmed) else {
             continue;
         };

@@ -1,11 +1,9 @@
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use crate::event::{ConnectFailure, Decider, Fact, SocketId};
 
 use super::{
-    End, Model,
+    End,
     story::{Asked, Story, ms},
 };
 
@@ -180,18 +178,4 @@ fn losses_are_those_told_last_and_only_where_there_are_any() {
     );
     let model = story.model(10.0);
     assert_eq!(model.losses(), [("exchanges", 8)].into());
-}
-
-proptest! {
-    /// A few milliseconds of disorder change nothing that is concluded.
-    #[test]
-    fn a_little_disorder_changes_no_finding(delays in prop::collection::vec(0_u64..2_000, 400)) {
-        let mut story = crate::detect::tests::large_uploads_fail(1000.0);
-        let calm = crate::detect::findings(&story.model(30_000.0));
-        let mut delays = delays.into_iter().cycle();
-        let stirred: Model = story.model_in_order_of(30_000.0, |_| {
-            Duration::from_micros(delays.next().unwrap_or_default())
-        });
-        prop_assert_eq!(crate::detect::findings(&stirred), calm);
-    }
 }

@@ -269,7 +269,7 @@ fn seconds(duration: Duration) -> f64 {
 mod tests {
     use super::*;
     use crate::{
-        detect::{findings, tests::large_uploads_fail},
+        detect::{findings, large_uploads_fail},
         event::{Fact, Snapshot, SnapshotSource},
         model::story::{Asked, Story},
     };
@@ -374,7 +374,7 @@ mod tests {
                 pid: 7,
                 source: SnapshotSource::Memory,
                 total: 1,
-                goroutines: vec![crate::detect::tests::saving()],
+                goroutines: vec![crate::detect::saving()],
             }),
         );
         let told = report(&mut story);

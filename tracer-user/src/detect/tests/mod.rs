@@ -11,8 +11,11 @@ use super::{Finding, Rule, Severity, findings};
 
 mod clients;
 mod connecting;
+mod disorder;
 mod empties;
 mod healthy;
+mod native;
+mod pairing;
 mod proxies;
 
 pub(crate) const CLIENT: Pid = 10;

@@ -134,35 +134,6 @@ fn a_gateway_that_answers_502_leaves_no_empty_response() {
 }
 
 #[test]
-fn a_decision_whose_connection_was_not_read_belongs_to_the_close_that_follows() {
-    let mut story = gateway();
-    let legs = legs(&mut story, 0.0, 1);
-    story
-        .http(
-            legs.front,
-            0,
-            "GET /",
-            Asked::at(1.0, 90).by(GATEWAY, 5).answered(1003.0, 502),
-        )
-        .http(legs.back, 0, "GET /", Asked::at(2.0, 90))
-        .decision(
-            1002.4,
-            (GATEWAY, 5),
-            Decider::TransportClose,
-            Some(HEADERS),
-            None,
-        )
-        .local_closed(1002.6, legs.back);
-    let found = found(&mut story);
-    let proxy = only(&found, Rule::ProxyTimeout);
-    assert!(
-        (0.85..0.95).contains(&proxy.confidence),
-        "{}",
-        proxy.confidence
-    );
-}
-
-#[test]
 fn several_tries_for_one_request_harm_one_request() {
     let mut story = gateway();
     let legs = legs(&mut story, 0.0, 1);
@@ -388,63 +359,6 @@ fn two_settings_of_one_process_are_two_findings() {
     assert_eq!(values, [0.5, 1.5]);
 }
 
-/// nginx, haproxy: no decision is seen.
-fn native_proxy(waits: &[f64], status: Option<u16>) -> Story {
-    let mut story = Story::new();
-    story.native(GATEWAY, "nginx").go(UPSTREAM, "upstream");
-    for (nth, wait) in waits.iter().enumerate() {
-        let at = 4000.0 * nth as f64;
-        let legs = legs(&mut story, at, nth as u16);
-        let front = Asked::at(at + 1.0, 90);
-        let given_up = at + 2.0 + wait;
-        let front = status.map_or(front, |status| front.answered(given_up + 0.5, status));
-        story
-            .http(legs.front, 0, "GET /slow", front)
-            .http(legs.back, 0, "GET /slow", Asked::at(at + 2.0, 90))
-            .http(legs.far, 0, "GET /slow", Asked::at(at + 2.1, 90))
-            .local_closed(given_up, legs.back)
-            .peer_closed(given_up, legs.far);
-        if status.is_none() {
-            story.local_closed(given_up + 0.6, legs.front);
-        }
-    }
-    story
-}
-
-#[test]
-fn equal_waits_of_a_program_that_is_not_go_are_a_time_limit_without_a_setting() {
-    let found = found(&mut native_proxy(
-        &[1000.3, 1001.0, 1000.8, 1003.0],
-        Some(504),
-    ));
-    let proxy = only(&found, Rule::ProxyTimeout);
-    assert_eq!(proxy.setting, None, "no Go setting is invented");
-    assert_eq!(proxy.count, 4);
-    assert!(
-        (0.6..0.85).contains(&proxy.confidence),
-        "{}",
-        proxy.confidence
-    );
-    assert_eq!(proxy.severity, Severity::Critical);
-    assert!(proxy.incomplete.as_ref().unwrap().contains("No decision"));
-}
-
-#[test]
-fn one_give_up_without_a_decision_is_told_only_where_it_harmed_and_with_low_confidence() {
-    let harmed = found(&mut native_proxy(&[1000.3], Some(504)));
-    let proxy = only(&harmed, Rule::ProxyTimeout);
-    assert!(proxy.confidence <= 0.5);
-    let saved = found(&mut native_proxy(&[1000.3], Some(200)));
-    assert_eq!(saved, []);
-}
-
-#[test]
-fn an_empty_reply_of_a_native_proxy_is_a_consequence_of_its_giving_up() {
-    let found = found(&mut native_proxy(&[1000.3, 1000.9, 1001.4], None));
-    assert_eq!(rules(&found), [Rule::ProxyTimeout, Rule::EmptyResponse]);
-    assert_eq!(found[1].caused_by.as_deref(), Some("f1"));
-}
-
 #[test]
 fn losses_lower_the_confidence_and_are_told() {
     let mut story = large_uploads_fail(1000.0);
@@ -464,54 +378,6 @@ fn losses_lower_the_confidence_and_are_told() {
             .unwrap()
             .contains("12 records were lost")
     );
-}
-
-#[test]
-fn the_same_trace_pairs_the_legs_where_no_goroutine_does() {
-    let mut story = gateway();
-    let legs = legs(&mut story, 0.0, 1);
-    let trace = "GET /a 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let child = "GET /a 00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01";
-    story
-        .http(
-            legs.front,
-            0,
-            trace,
-            Asked::at(1.0, 90).answered(1010.0, 500),
-        )
-        .http(legs.back, 0, child, Asked::at(2.0, 90))
-        .decision(
-            1002.3,
-            (GATEWAY, 9),
-            Decider::TransportClose,
-            Some(HEADERS),
-            Some(legs.back),
-        )
-        .local_closed(1002.5, legs.back);
-    let found = found(&mut story);
-    assert!(only(&found, Rule::ProxyTimeout).confidence > 0.95);
-}
-
-#[test]
-fn a_pairing_that_fits_several_requests_is_less_sure() {
-    let mut story = gateway();
-    let one = legs(&mut story, 0.0, 1);
-    let two = legs(&mut story, 0.0, 2);
-    for front in [one.front, two.front] {
-        story.http(front, 0, "GET /", Asked::at(1.0, 90).answered(1010.0, 502));
-    }
-    story
-        .http(one.back, 0, "GET /", Asked::at(2.0, 90))
-        .decision(
-            1002.3,
-            (GATEWAY, 9),
-            Decider::TransportClose,
-            Some(HEADERS),
-            Some(one.back),
-        )
-        .local_closed(1002.5, one.back);
-    let found = found(&mut story);
-    assert!(only(&found, Rule::ProxyTimeout).confidence < 0.8);
 }
 
 #[test]
@@ -553,81 +419,6 @@ fn an_upload_after_100_continue_is_given_up_on_all_the_same() {
 }
 
 #[test]
-fn the_transports_writer_that_reads_the_clients_body_pairs_the_legs() {
-    // The body of an upload is read from the client by the goroutine that writes it upstream, and
-    // the path may be rewritten on the way.
-    let mut story = gateway();
-    let one = legs(&mut story, 0.0, 1);
-    let other = legs(&mut story, 0.0, 2);
-    story
-        .http(
-            one.front,
-            0,
-            "POST /api/a",
-            Asked::at(1.0, 90_000)
-                .until(9.0)
-                .by(GATEWAY, 61)
-                .answered(1012.0, 502),
-        )
-        .http(
-            other.front,
-            0,
-            "POST /api/b",
-            Asked::at(1.0, 90_000)
-                .until(9.0)
-                .by(GATEWAY, 62)
-                .answered(1012.0, 502),
-        )
-        .http(
-            one.back,
-            0,
-            "POST /a",
-            Asked::at(2.0, 90_000).until(9.0).by(GATEWAY, 61),
-        )
-        .decision(
-            1009.2,
-            (GATEWAY, 5),
-            Decider::TransportClose,
-            Some(HEADERS),
-            Some(one.back),
-        )
-        .local_closed(1009.4, one.back);
-    let found = found(&mut story);
-    let proxy = only(&found, Rule::ProxyTimeout);
-    assert!(proxy.confidence > 0.95, "{}", proxy.confidence);
-    assert_eq!(proxy.related_connections[0].client.port(), 36001);
-}
-
-#[test]
-fn a_response_received_unseen_is_no_silence() {
-    let mut story = Story::new();
-    story.native(GATEWAY, "haproxy");
-    for nth in 0..5_u16 {
-        let at = 2000.0 * f64::from(nth);
-        let socket = story.connected(
-            at,
-            GATEWAY,
-            &format!("10.0.0.1:{}", 40000 + nth),
-            "10.0.0.2:80",
-        );
-        story
-            .http(socket, 0, "GET /", Asked::at(at + 0.3, 90))
-            .local_closed(at + 1000.0, socket);
-        story.tell(
-            at + 1001.0,
-            crate::event::Fact::Closed(crate::event::Closed {
-                socket,
-                bytes_sent: 90,
-                bytes_received: 4_000,
-                srtt: None,
-                retransmits: 0,
-            }),
-        );
-    }
-    assert_eq!(found(&mut story), []);
-}
-
-#[test]
 fn whatever_cancelled_upstream_a_client_that_had_left_was_not_kept_waiting() {
     for (native, left) in [(false, 700.0), (true, 700.0)] {
         let mut story = if native { Story::new() } else { gateway() };
@@ -649,29 +440,4 @@ fn whatever_cancelled_upstream_a_client_that_had_left_was_not_kept_waiting() {
         }
         assert_eq!(found(&mut story), [], "native: {native}");
     }
-}
-
-#[test]
-fn a_refused_connect_that_only_coincides_is_not_blamed_for_the_harm() {
-    let mut story = large_uploads_fail(1000.0);
-    let failing = 4000.0 + 20.0 + 1000.3;
-    let socket = story.connecting(failing, GATEWAY, "127.0.0.1:59999", "127.0.0.1:4317");
-    story.connect_failed(
-        failing + 0.1,
-        socket,
-        crate::event::ConnectFailure::Refused,
-        None,
-    );
-    let found = found(&mut story);
-    assert_eq!(found[0].rule, Rule::ProxyTimeout);
-    assert_eq!(found[1].caused_by.as_deref(), Some("f1"));
-    let refused = only(&found, Rule::ConnectRefused);
-    assert_eq!(refused.measured.requests_harmed, None);
-    assert_eq!(refused.severity, Severity::Warning);
-}
-
-#[test]
-fn a_guess_is_never_critical() {
-    let found = found(&mut native_proxy(&[1000.3], Some(504)));
-    assert_eq!(found[0].severity, Severity::Warning);
 }

@@ -230,10 +230,7 @@ fn unseen<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<(
 mod tests {
     use super::*;
     use crate::{
-        detect::{
-            findings,
-            tests::{GATEWAY, large_uploads_fail},
-        },
+        detect::{GATEWAY, findings, large_uploads_fail},
         event::{ConnectFailure, Fact, Unseen},
         model::story::{Asked, Story},
     };

@@ -4,33 +4,35 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
+    detect::{
+        finding::{Confidence, Evidence, Finding, Measured, Rule, Severity, Subject, Witness},
+        own_code::own_frame,
+    },
     event::{ConnectFailure, Pid},
     model::{Asking, Connection, Model, Traffic},
 };
 
 use super::{
-    finding::{Confidence, Evidence, Finding, Measured, Rule, Severity, Subject, Witness},
     harm::Harm,
-    own_code::own_frame,
     scene::Scene,
     telling::{Timeline, wireshark_filter},
 };
 
 /// Failed connects of one process to one address, in the order of time, and all others there.
-pub(super) struct Attempts<'m> {
-    pub(super) pid: Pid,
-    pub(super) remote: SocketAddr,
-    pub(super) failed: Vec<&'m Connection>,
+pub(crate) struct Attempts<'m> {
+    pub(crate) pid: Pid,
+    pub(crate) remote: SocketAddr,
+    pub(crate) failed: Vec<&'m Connection>,
     /// How many failed; more than `failed` where these are no longer all kept one by one.
-    pub(super) number: u64,
-    pub(super) asked: Traffic,
-    pub(super) harm: Harm,
+    pub(crate) number: u64,
+    pub(crate) asked: Traffic,
+    pub(crate) harm: Harm,
 }
 
 impl<'m> Attempts<'m> {
     /// Gathers those connects that `fits`, by process and address. Those that lost a race against
     /// another address of the same name do not count.
-    pub(super) fn gather(scene: &Scene<'m>, fits: impl Fn(&Connection) -> bool) -> Vec<Self> {
+    pub(crate) fn gather(scene: &Scene<'m>, fits: impl Fn(&Connection) -> bool) -> Vec<Self> {
         let mut by_peer: BTreeMap<(Pid, SocketAddr), Vec<&'m Connection>> = BTreeMap::new();
         for connection in scene.clients() {
             if fits(connection) && !scene.lost_a_race(connection) {
@@ -54,12 +56,12 @@ impl<'m> Attempts<'m> {
     }
 
     /// The share of attempts at this address that failed.
-    pub(super) fn failed_share(&self) -> f64 {
+    pub(crate) fn failed_share(&self) -> f64 {
         self.number as f64 / self.asked.connections.max(1) as f64
     }
 
     /// The failed ones of all, as the subject of a sentence in the singular.
-    pub(super) fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let (failed, all) = (self.number, self.asked.connections);
         let remote = self.remote;
         if failed < all {
@@ -72,7 +74,7 @@ impl<'m> Attempts<'m> {
     }
 
     /// The finding, but for title, explanation and advice.
-    pub(super) fn finding(
+    pub(crate) fn finding(
         &self,
         scene: &Scene<'m>,
         rule: Rule,
@@ -187,7 +189,7 @@ fn evidence(model: &Model, connection: &Connection) -> Vec<Evidence> {
 }
 
 /// The name of an error number (asm-generic/errno.h).
-pub(super) fn errno_name(errno: i32) -> String {
+pub(crate) fn errno_name(errno: i32) -> String {
     match errno {
         101 => "ENETUNREACH, no route to the network".into(),
         110 => "ETIMEDOUT, no answer".into(),
@@ -198,7 +200,7 @@ pub(super) fn errno_name(errno: i32) -> String {
 }
 
 /// `address` is one of this host's own.
-pub(super) fn is_here(model: &Model, address: SocketAddr) -> bool {
+pub(crate) fn is_here(model: &Model, address: SocketAddr) -> bool {
     address.ip().is_loopback()
         || model
             .connections()

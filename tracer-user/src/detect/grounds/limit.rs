@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// `net/http.Transport.ResponseHeaderTimeout`: from the last byte of the request on.
     ResponseHeader,
     /// `net/http.Client.Timeout`: the whole exchange, connecting included.
@@ -21,7 +21,7 @@ pub(super) enum Limit {
 
 impl Limit {
     /// The name of the setting; `None` where several are possible.
-    pub(super) fn setting(self) -> Option<&'static str> {
+    pub(crate) fn setting(self) -> Option<&'static str> {
         match self {
             Self::ResponseHeader => Some("net/http.Transport.ResponseHeaderTimeout"),
             Self::Client => Some("net/http.Client.Timeout"),
@@ -50,7 +50,7 @@ const NEAR: Duration = Duration::from_millis(3);
 const SAME: Duration = Duration::from_millis(20);
 
 /// The waits are so much alike that one timer ended them all.
-pub(super) fn alike(shortest: Duration, longest: Duration) -> bool {
+pub(crate) fn alike(shortest: Duration, longest: Duration) -> bool {
     longest.saturating_sub(shortest) <= SAME.max(shortest / 50)
 }
 
@@ -58,7 +58,7 @@ pub(super) fn alike(shortest: Duration, longest: Duration) -> bool {
 ///
 /// A timer never fires early and often fires a little late, so the shortest wait says most. It is
 /// rounded down to the millisecond, or taken for the round number just below it.
-pub(super) fn value(limit: Limit, waits: &[Duration]) -> Option<f64> {
+pub(crate) fn value(limit: Limit, waits: &[Duration]) -> Option<f64> {
     let shortest = waits.iter().min().copied()?;
     let longest = waits.iter().max().copied()?;
     if !alike(shortest, longest) {
@@ -82,7 +82,7 @@ pub(super) fn value(limit: Limit, waits: &[Duration]) -> Option<f64> {
 /// Splits waits into runs that one timer may have ended: two transports of one process may have
 /// different settings. Gives for each wait the number of its run; runs are numbered from the
 /// shortest on.
-pub(super) fn runs(waits: &[Duration]) -> Vec<usize> {
+pub(crate) fn runs(waits: &[Duration]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..waits.len()).collect();
     order.sort_by_key(|place| waits.get(*place));
     let mut runs = vec![0; waits.len()];

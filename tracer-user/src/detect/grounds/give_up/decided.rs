@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use crate::{
+    detect::finding::{Confidence, Doubt},
     event::{Attribution, BootInstant, Decider, Origin},
     model::{Connection, DECISION_TO_CLOSE, Decided, Exchange},
 };
 
 use super::{
-    super::{
-        finding::{Confidence, Doubt},
-        limit::Limit,
-        scene::Scene,
-    },
+    super::{limit::Limit, scene::Scene},
     GiveUp, client_had_left, serving,
 };
 

@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
+    detect::finding::Doubt,
     event::{BootInstant, Pid, Role, SocketId},
     model::{Connection, Model, PairedBy, Pairing, Peer, Served, Traffic},
 };
 
 use super::{
-    finding::Doubt,
     give_up::{self, GiveUp},
     limit::Limit,
 };
@@ -28,10 +28,10 @@ const RACING: Duration = Duration::from_secs(1);
 const LOSING: Duration = Duration::from_millis(20);
 
 /// The whole scene.
-pub(super) struct Scene<'m> {
-    pub(super) model: &'m Model,
-    pub(super) served: Served,
-    pub(super) give_ups: Vec<GiveUp<'m>>,
+pub(crate) struct Scene<'m> {
+    pub(crate) model: &'m Model,
+    pub(crate) served: Served,
+    pub(crate) give_ups: Vec<GiveUp<'m>>,
     /// By process, in the order of opening.
     clients: HashMap<Pid, Vec<&'m Connection>>,
     traffic: BTreeMap<Peer, Traffic>,
@@ -41,7 +41,7 @@ pub(super) struct Scene<'m> {
 }
 
 impl<'m> Scene<'m> {
-    pub(super) fn of(model: &'m Model) -> Self {
+    pub(crate) fn of(model: &'m Model) -> Self {
         let mut clients: HashMap<Pid, Vec<&Connection>> = HashMap::new();
         for connection in model.connections().filter(|c| c.role == Role::Client) {
             clients.entry(connection.pid).or_default().push(connection);
@@ -92,17 +92,17 @@ impl<'m> Scene<'m> {
     }
 
     /// Every connection on which `pid` asks.
-    pub(super) fn clients_of(&self, pid: Pid) -> &[&'m Connection] {
+    pub(crate) fn clients_of(&self, pid: Pid) -> &[&'m Connection] {
         self.clients.get(&pid).map_or(&[], Vec::as_slice)
     }
 
     /// Every connection on which a traced process asks.
-    pub(super) fn clients(&self) -> impl Iterator<Item = &'m Connection> {
+    pub(crate) fn clients(&self) -> impl Iterator<Item = &'m Connection> {
         self.model.connections().filter(|c| c.role == Role::Client)
     }
 
     /// What happened to `pid` at `at` was its exit, or after it.
-    pub(super) fn exiting(&self, pid: Pid, at: BootInstant) -> bool {
+    pub(crate) fn exiting(&self, pid: Pid, at: BootInstant) -> bool {
         self.model
             .process(pid)
             .and_then(|process| process.ended)
@@ -110,7 +110,7 @@ impl<'m> Scene<'m> {
     }
 
     /// Connecting failed, but another address of the same name was tried at the same time and won.
-    pub(super) fn lost_a_race(&self, connection: &Connection) -> bool {
+    pub(crate) fn lost_a_race(&self, connection: &Connection) -> bool {
         let Some(failed) = connection.connect_failed else {
             return false;
         };
@@ -131,18 +131,18 @@ impl<'m> Scene<'m> {
     }
 
     /// A give-up is known to have harmed this request.
-    pub(super) fn given_up_for(&self, pairing: &Pairing) -> bool {
+    pub(crate) fn given_up_for(&self, pairing: &Pairing) -> bool {
         self.given_up_for
             .contains(&(pairing.socket, pairing.exchange.number))
     }
 
     /// All that `pid` served on the port of `address`, whichever of its addresses a client chose.
-    pub(super) fn served_at(&self, pid: Pid, address: SocketAddr) -> Traffic {
+    pub(crate) fn served_at(&self, pid: Pid, address: SocketAddr) -> Traffic {
         self.sum(|peer| peer.serves && peer.pid == pid && peer.address.port() == address.port())
     }
 
     /// All that `pid` asked of `whom`.
-    pub(super) fn asked(&self, pid: Pid, whom: SocketAddr) -> Traffic {
+    pub(crate) fn asked(&self, pid: Pid, whom: SocketAddr) -> Traffic {
         self.sum(|peer| !peer.serves && peer.pid == pid && peer.address == whom)
     }
 

@@ -1,39 +1,41 @@
 //! What `proxy-timeout` and `client-timeout` have in common: the same limit, run out again and again.
 
 use crate::{
+    detect::{
+        finding::{
+            Confidence, Doubt, Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness,
+        },
+        own_code::{brief, own_frame},
+        wording::seconds,
+    },
     event::Frame,
     model::{Connection, Exchange, Model},
 };
 
 use super::{
-    finding::{
-        Confidence, Doubt, Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness,
-    },
     give_up::GiveUp,
     limit::{self, Limit},
-    own_code::{brief, own_frame},
     telling::{decider, deciding_frame, late_answer, still_at_work, timeline, wireshark_filter},
-    wording::seconds,
 };
 
 /// Equal waits that make it believable that a timer ended them, each of which had other reasons too.
 const AGAIN: usize = 3;
 
 /// All occurrences of one give-up, and the one that stands for them.
-pub(super) struct Occasion<'g, 'm> {
-    pub(super) model: &'m Model,
-    pub(super) all: Vec<&'g GiveUp<'m>>,
-    pub(super) example: &'g GiveUp<'m>,
-    pub(super) limit: Limit,
+pub(crate) struct Occasion<'g, 'm> {
+    pub(crate) model: &'m Model,
+    pub(crate) all: Vec<&'g GiveUp<'m>>,
+    pub(crate) example: &'g GiveUp<'m>,
+    pub(crate) limit: Limit,
     /// What the setting is set to, as far as the waits tell.
-    pub(super) value_s: Option<f64>,
+    pub(crate) value_s: Option<f64>,
     at_work: Option<Witness>,
 }
 
 impl<'g, 'm> Occasion<'g, 'm> {
     /// `None` where there is no occurrence. The example is the first of those of which most is
     /// known; `harmed` says whose request was harmed.
-    pub(super) fn of(
+    pub(crate) fn of(
         model: &'m Model,
         all: Vec<&'g GiveUp<'m>>,
         harmed: impl Fn(&GiveUp<'m>) -> bool,
@@ -55,12 +57,12 @@ impl<'g, 'm> Occasion<'g, 'm> {
         })
     }
 
-    pub(super) fn connection(&self) -> &'m Connection {
+    pub(crate) fn connection(&self) -> &'m Connection {
         self.example.connection
     }
 
     /// The finding, but for what differs between the rules: severity, explanation, advice, harm.
-    pub(super) fn finding(&self, rule: Rule) -> Finding {
+    pub(crate) fn finding(&self, rule: Rule) -> Finding {
         let connection = self.connection();
         let mut measured = Measured::default();
         measured.waits(self.all.iter().map(|give_up| give_up.waited).collect());
@@ -188,7 +190,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
     }
 
     /// The limit in a sentence, as the subject's.
-    pub(super) fn limit_sentence(&self) -> String {
+    pub(crate) fn limit_sentence(&self) -> String {
         let who = self.model.name(self.connection().pid);
         let value = self.value_s.map(|value| format!("{value:.3} s"));
         let at_most = value
@@ -227,7 +229,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
     }
 
     /// What the upstream was doing meanwhile.
-    pub(super) fn upstream_sentence(&self) -> Option<String> {
+    pub(crate) fn upstream_sentence(&self) -> Option<String> {
         let exchange = self.example.exchange.as_ref()?;
         let mut told = match &self.at_work {
             Some(witness) => {
@@ -252,7 +254,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
     }
 
     /// What would have to change at the upstream.
-    pub(super) fn faster_upstream(&self) -> String {
+    pub(crate) fn faster_upstream(&self) -> String {
         let own = self
             .at_work
             .as_ref()
@@ -282,6 +284,6 @@ fn unanswered(exchange: &Exchange, connection: &Connection) -> String {
 }
 
 /// Half as much again, in round numbers: what to raise a limit to, at least.
-pub(super) fn above(value_s: Option<f64>) -> String {
+pub(crate) fn above(value_s: Option<f64>) -> String {
     value_s.map_or_else(String::new, |value| format!(" above {value:.3} s"))
 }

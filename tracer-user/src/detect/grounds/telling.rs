@@ -3,16 +3,16 @@
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use crate::{
+    detect::{
+        finding::{Evidence, Subject, Witness},
+        own_code::brief,
+        wording::bytes,
+    },
     event::{Attribution, BootInstant, Frame},
     model::{Connection, Decided, Exchange, Model},
 };
 
-use super::{
-    finding::{Evidence, Subject, Witness},
-    give_up::GiveUp,
-    own_code::brief,
-    wording::bytes,
-};
+use super::give_up::GiveUp;
 
 /// How much older than the decision a look at the upstream's goroutine may be, and how much younger.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
@@ -21,20 +21,20 @@ const LOOK_AROUND: Duration = Duration::from_millis(250);
 const SLACK: Duration = Duration::from_millis(2);
 
 /// Events of one occurrence, put in order at the end.
-pub(super) struct Timeline<'m> {
+pub(crate) struct Timeline<'m> {
     model: &'m Model,
     events: Vec<(BootInstant, &'static str, String)>,
 }
 
 impl<'m> Timeline<'m> {
-    pub(super) fn of(model: &'m Model) -> Self {
+    pub(crate) fn of(model: &'m Model) -> Self {
         Self {
             model,
             events: Vec::new(),
         }
     }
 
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         at: BootInstant,
         event: &'static str,
@@ -44,7 +44,7 @@ impl<'m> Timeline<'m> {
         self
     }
 
-    pub(super) fn add_if(
+    pub(crate) fn add_if(
         &mut self,
         at: Option<BootInstant>,
         event: &'static str,
@@ -57,7 +57,7 @@ impl<'m> Timeline<'m> {
     }
 
     /// A request as the process that serves it saw it begin.
-    pub(super) fn request_read(
+    pub(crate) fn request_read(
         &mut self,
         connection: &Connection,
         exchange: &Exchange,
@@ -68,7 +68,7 @@ impl<'m> Timeline<'m> {
     }
 
     /// How the process that serves a request ended it, or what it answered.
-    pub(super) fn outcome(&mut self, connection: &Connection, exchange: &Exchange) -> &mut Self {
+    pub(crate) fn outcome(&mut self, connection: &Connection, exchange: &Exchange) -> &mut Self {
         let who = self.model.name(connection.pid);
         if let (true, Some(at)) = (exchange.answered(), exchange.first_byte) {
             let status = exchange
@@ -94,7 +94,7 @@ impl<'m> Timeline<'m> {
     }
 
     /// In the order of time, with wall-clock times.
-    pub(super) fn evidence(&mut self) -> Vec<Evidence> {
+    pub(crate) fn evidence(&mut self) -> Vec<Evidence> {
         self.events.sort_by_key(|(at, _, _)| *at);
         let source = self.model.source();
         self.events
@@ -110,7 +110,7 @@ impl<'m> Timeline<'m> {
 }
 
 /// `POST /upload (195.5 KiB)`, or `a request (195.5 KiB)` where its head is not known.
-pub(super) fn what(exchange: &Exchange) -> String {
+pub(crate) fn what(exchange: &Exchange) -> String {
     let size = bytes(exchange.request_bytes);
     match &exchange.head {
         Some(head) => format!("{} {} ({size})", head.method, head.path),
@@ -119,7 +119,7 @@ pub(super) fn what(exchange: &Exchange) -> String {
 }
 
 /// The whole occurrence of a give-up.
-pub(super) fn timeline(model: &Model, give_up: &GiveUp<'_>) -> Vec<Evidence> {
+pub(crate) fn timeline(model: &Model, give_up: &GiveUp<'_>) -> Vec<Evidence> {
     let mut timeline = Timeline::of(model);
     let connection = give_up.connection;
     let who = model.name(connection.pid);
@@ -212,7 +212,7 @@ fn decision(model: &Model, decided: &Decided) -> String {
 }
 
 /// The frame that decided: the one that called the transport's own closing functions.
-pub(super) fn deciding_frame(frames: &[Frame]) -> Option<&Frame> {
+pub(crate) fn deciding_frame(frames: &[Frame]) -> Option<&Frame> {
     const CARRY_OUT: [&str; 3] = [
         "net/http.(*persistConn).closeLocked",
         "net/http.(*persistConn).close",
@@ -224,7 +224,7 @@ pub(super) fn deciding_frame(frames: &[Frame]) -> Option<&Frame> {
 }
 
 /// When the upstream answered after all, and its end of the connection.
-pub(super) fn late_answer<'m>(
+pub(crate) fn late_answer<'m>(
     model: &'m Model,
     give_up: &GiveUp<'_>,
 ) -> Option<(BootInstant, &'m Connection)> {
@@ -241,7 +241,7 @@ pub(super) fn late_answer<'m>(
 }
 
 /// The goroutine that gave up, with the frames of its decision.
-pub(super) fn decider(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
+pub(crate) fn decider(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
     let decided = give_up.decision?;
     let actor = decided.decision.actor;
     Some(Witness {
@@ -256,7 +256,7 @@ pub(super) fn decider(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
 }
 
 /// The upstream's goroutine that was to answer, as it was when its client gave up.
-pub(super) fn still_at_work(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
+pub(crate) fn still_at_work(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
     let other = model.other_end(give_up.connection)?;
     let subject = Subject::of(model, other.pid);
     let nearest = other
@@ -286,7 +286,7 @@ pub(super) fn still_at_work(model: &Model, give_up: &GiveUp<'_>) -> Option<Witne
 }
 
 /// A display filter that shows these connections in any capture of them.
-pub(super) fn wireshark_filter<'c>(
+pub(crate) fn wireshark_filter<'c>(
     connections: impl Iterator<Item = &'c Connection>,
 ) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();

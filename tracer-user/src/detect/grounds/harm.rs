@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    detect::{
+        finding::{Measured, Severity},
+        wording::{bytes, count, join},
+    },
     event::SocketId,
     model::{Connection, Exchange, Pairing, Traffic},
 };
 
-use super::{
-    finding::{Measured, Severity},
-    scene::Scene,
-    wording::{bytes, count, join},
-};
+use super::scene::Scene;
 
 /// A share of harmed requests from which on the harm is critical.
 const CRITICAL_SHARE: f64 = 0.05;
@@ -25,7 +25,7 @@ const TELLING_SHARE: f64 = 0.95;
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// Its connection was closed by the server with no byte of a response.
     Empty,
     /// It was answered with this status, 500 or above.
@@ -39,7 +39,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    pub(super) fn of(connection: &Connection, exchange: &Exchange) -> Self {
+    pub(crate) fn of(connection: &Connection, exchange: &Exchange) -> Self {
         if exchange.answered() {
             return match exchange.status {
                 Some(status) if status >= 500 => Self::Failed(status),
@@ -55,20 +55,20 @@ impl Fate {
         }
     }
 
-    pub(super) fn is_harm(self) -> bool {
+    pub(crate) fn is_harm(self) -> bool {
         matches!(self, Self::Empty | Self::Failed(_))
     }
 }
 
 /// The requests that some trouble touched, and all others served at the same place.
 #[derive(Debug, Default)]
-pub(super) struct Harm {
+pub(crate) struct Harm {
     fates: BTreeMap<(SocketId, u32), (Fate, u64)>,
     served: Traffic,
 }
 
 impl Harm {
-    pub(super) fn of<'p>(scene: &Scene<'_>, touched: impl Iterator<Item = &'p Pairing>) -> Self {
+    pub(crate) fn of<'p>(scene: &Scene<'_>, touched: impl Iterator<Item = &'p Pairing>) -> Self {
         let mut harm = Self::default();
         let mut places = BTreeSet::new();
         for pairing in touched {
@@ -87,14 +87,14 @@ impl Harm {
         harm
     }
 
-    pub(super) fn harmed(&self) -> u64 {
+    pub(crate) fn harmed(&self) -> u64 {
         self.fates
             .values()
             .filter(|(fate, _)| fate.is_harm())
             .count() as u64
     }
 
-    pub(super) fn empty(&self) -> u64 {
+    pub(crate) fn empty(&self) -> u64 {
         self.fates
             .values()
             .filter(|(fate, _)| *fate == Fate::Empty)
@@ -102,7 +102,7 @@ impl Harm {
     }
 
     /// The connections on which a request was harmed.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketId> {
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = SocketId> {
         self.fates
             .iter()
             .filter(|(_, (fate, _))| fate.is_harm())
@@ -110,7 +110,7 @@ impl Harm {
     }
 
     /// Nobody harmed is worth knowing; one harmed is a warning; one in twenty is critical.
-    pub(super) fn severity(&self) -> Severity {
+    pub(crate) fn severity(&self) -> Severity {
         let harmed = self.harmed();
         let all = self.served.exchanges.exchanges.max(harmed);
         if harmed == 0 {
@@ -122,7 +122,7 @@ impl Harm {
         }
     }
 
-    pub(super) fn measure(&self, measured: &mut Measured) {
+    pub(crate) fn measure(&self, measured: &mut Measured) {
         measured.requests = Some(self.served.exchanges.exchanges);
         measured.requests_harmed = Some(self.harmed());
         measured.requests_fine = Some(self.served.exchanges.fine());
@@ -137,7 +137,7 @@ impl Harm {
     }
 
     /// The harm in a sentence or two.
-    pub(super) fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let harmed = self.harmed();
         if harmed == 0 {
             return if self.fates.values().any(|(fate, _)| *fate == Fate::Open) {

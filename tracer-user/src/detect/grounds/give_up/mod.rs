@@ -10,12 +10,12 @@ use std::{
 };
 
 use crate::{
+    detect::finding::{Confidence, Doubt},
     event::{BootInstant, Pid, SocketId, StackId},
     model::{Asking, Connection, Decided, Exchange, PairedBy, Pairing},
 };
 
 use super::{
-    finding::{Confidence, Doubt},
     harm::Fate,
     limit::{Limit, runs},
     scene::Scene,
@@ -27,35 +27,35 @@ mod undecided;
 
 /// A process gave up.
 #[derive(Debug)]
-pub(super) struct GiveUp<'m> {
+pub(crate) struct GiveUp<'m> {
     /// On whom.
-    pub(super) connection: &'m Connection,
+    pub(crate) connection: &'m Connection,
     /// Waiting for the response to this; `None` while it was connecting.
-    pub(super) exchange: Option<Exchange>,
+    pub(crate) exchange: Option<Exchange>,
     /// When it decided to, or closed where no decision was seen.
-    pub(super) at: BootInstant,
+    pub(crate) at: BootInstant,
     /// How long it had waited, from the moment on that its limit counts from.
-    pub(super) waited: Duration,
+    pub(crate) waited: Duration,
     /// The request was sent before the window began: it waited longer than that.
-    pub(super) begun_before: bool,
+    pub(crate) begun_before: bool,
     /// What ran out.
-    pub(super) limit: Limit,
+    pub(crate) limit: Limit,
     /// The decision.
-    pub(super) decision: Option<&'m Decided>,
+    pub(crate) decision: Option<&'m Decided>,
     /// Where it was decided, or closed.
-    pub(super) stack: Option<StackId>,
+    pub(crate) stack: Option<StackId>,
     /// The request it was serving meanwhile.
-    pub(super) serving: Option<Pairing>,
+    pub(crate) serving: Option<Pairing>,
     /// How sure that is.
-    pub(super) confidence: Confidence,
+    pub(crate) confidence: Confidence,
     /// Reasons to be less sure.
-    pub(super) doubts: Vec<Doubt>,
+    pub(crate) doubts: Vec<Doubt>,
 }
 
 impl GiveUp<'_> {
     /// It happened while a request was being served: one that was seen, or one from before the window
     /// whose handler decided.
-    pub(super) fn serves(&self, scene: &Scene<'_>) -> bool {
+    pub(crate) fn serves(&self, scene: &Scene<'_>) -> bool {
         let in_handler = || {
             let frames = scene.model.frames(self.stack);
             frames
@@ -66,7 +66,7 @@ impl GiveUp<'_> {
     }
 
     /// What became of the request being served.
-    pub(super) fn fate(&self, scene: &Scene<'_>) -> Option<Fate> {
+    pub(crate) fn fate(&self, scene: &Scene<'_>) -> Option<Fate> {
         let serving = self.serving.as_ref()?;
         let connection = scene.model.connection(serving.socket)?;
         Some(Fate::of(connection, &serving.exchange))
@@ -74,7 +74,7 @@ impl GiveUp<'_> {
 }
 
 /// All of them, in the order of time.
-pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
+pub(crate) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
     let mut all = decided::all(scene);
     all.extend(undecided::all(scene));
     let (checked, blamed): (Vec<_>, HashSet<SocketId>) = dialling::client_timeouts(scene);
@@ -103,16 +103,16 @@ fn told_whole(all: Vec<GiveUp<'_>>) -> Vec<GiveUp<'_>> {
 
 /// What give-ups are told together by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Kind {
-    pub(super) pid: Pid,
-    pub(super) upstream: SocketAddr,
-    pub(super) limit: Limit,
+pub(crate) struct Kind {
+    pub(crate) pid: Pid,
+    pub(crate) upstream: SocketAddr,
+    pub(crate) limit: Limit,
     /// Different limits of the same name, the shortest first.
     run: usize,
 }
 
 /// Those that are one finding: of the same process, on the same address, by the same setting.
-pub(super) fn grouped<'g, 'm>(
+pub(crate) fn grouped<'g, 'm>(
     give_ups: impl Iterator<Item = &'g GiveUp<'m>>,
 ) -> BTreeMap<Kind, Vec<&'g GiveUp<'m>>>
 where

@@ -8,16 +8,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use crate::{
+    detect::finding::{Confidence, Doubt},
     event::{ConnectFailure, Frame, SocketId},
     model::{Connection, DECISION_TO_CLOSE, TimeoutCheck},
 };
 
 use super::{
-    super::{
-        finding::{Confidence, Doubt},
-        limit::Limit,
-        scene::Scene,
-    },
+    super::{limit::Limit, scene::Scene},
     GiveUp, client_had_left, serving,
 };
 

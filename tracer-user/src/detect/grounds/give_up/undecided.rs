@@ -9,13 +9,13 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use crate::{
+    detect::finding::{Confidence, Doubt},
     event::{BootInstant, Pid},
     model::{Connection, Exchange},
 };
 
 use super::{
     super::{
-        finding::{Confidence, Doubt},
         limit::{Limit, alike},
         scene::Scene,
     },
