@@ -36,10 +36,10 @@ use tracer_ebpf::{
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Packets, apart from events so that a flood of one does not lose the other.
 #[map]
-static PACKETS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+static PACKETS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Who is traced, by tgid, and how to find its running goroutine.
 #[map]
 static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(16_384, 0);

@@ -25,6 +25,11 @@ use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
 
 /// Rings are drained on a timer: a wake-up for each record would cost more than the record.
 const DRAIN: Duration = Duration::from_millis(5);
+/// And less often under load, where each turn of ours takes a CPU from the service. The rings hold ten
+/// times what a fully loaded CPU produces in this time.
+const DRAIN_LOADED: Duration = Duration::from_millis(10);
+/// Records in one turn from which on that holds.
+const LOADED: usize = 500;
 /// A process that ended is remembered for its last events.
 const REMEMBERED: Duration = Duration::from_secs(3);
 /// The last snapshots of goroutines may take this long.
@@ -149,8 +154,10 @@ impl Live {
             if self.everybody_ended() {
                 break;
             }
-            if taken < BATCH {
-                thread::sleep(DRAIN);
+            match taken {
+                BATCH.. => {}
+                LOADED.. => thread::sleep(DRAIN_LOADED),
+                _ => thread::sleep(DRAIN),
             }
         }
     }
