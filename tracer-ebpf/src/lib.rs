@@ -10,8 +10,25 @@
 #[cfg(test)]
 extern crate std;
 
+/// Names a record type and a Rust type that can be made safely from bytes in the user half.
+macro_rules! record {
+    ($(#[$meta:meta])* pub struct $name:ident = $size:literal { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug)]
+        #[cfg_attr(
+            feature = "zerocopy",
+            derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+        )]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+        const _: () = assert!(size_of::<$name>() == $size, "the halves would disagree");
+    };
+}
+
+mod maps;
 mod turns;
 
+pub use maps::{Config, KernelOffsets, Listener, Loss, Socket, Target, Tuple};
 pub use turns::{begins_request, http_status};
 
 /// Version of everything below.
@@ -29,21 +46,6 @@ pub const HEAD_SHORT: usize = 256 - Head::<0>::BYTES_AT;
 pub const HEAD_LONG: usize = 1024 - Head::<0>::BYTES_AT;
 /// Longest text of a Go error in a [`Decision`].
 pub const ERROR_TEXT: usize = 96;
-
-/// Names a record type and a Rust type that can be made safely from bytes in the user half.
-macro_rules! record {
-    ($(#[$meta:meta])* pub struct $name:ident = $size:literal { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* }) => {
-        $(#[$meta])*
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug)]
-        #[cfg_attr(
-            feature = "zerocopy",
-            derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
-        )]
-        pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
-        const _: () = assert!(size_of::<$name>() == $size, "the halves would disagree");
-    };
-}
 
 record! {
     /// The beginning of each record.
@@ -370,202 +372,6 @@ pub const PORT_LISTENED: u8 = 2;
 pub const SOCKET_RESET_RECEIVED: u8 = 1;
 /// [`CHANGE_LOCAL_CLOSED`] was told.
 pub const SOCKET_LOCAL_CLOSED: u8 = 2;
-
-record! {
-    /// What the kernel half knows of one socket: the value of the map of sockets.
-    ///
-    /// Written without a lock by whatever CPU handles the socket. The calls of the process (`phase`,
-    /// `number`, the byte counts and times) and the packets (`wire_phase`, `wire_number`, `next_…`)
-    /// keep to fields of their own, and a half-duplex protocol never has two calls at one turn.
-    pub struct Socket = 160 {
-        /// Unique in this boot: the nanosecond it was first seen, its last eight bits the CPU.
-        pub id: u64,
-        /// Its ends.
-        pub address: Address,
-        /// Who last used it in process context.
-        pub owner: Owner,
-        /// First byte of the exchange's request.
-        pub started: u64,
-        /// Its last byte so far.
-        pub request_ended: u64,
-        /// First byte of its response, or 0.
-        pub first_byte: u64,
-        /// Last byte of either.
-        pub last_byte: u64,
-        /// Payload bytes of the request.
-        pub request_bytes: u64,
-        /// Payload bytes of the response.
-        pub response_bytes: u64,
-        /// Payload bytes of exchanges before this one, sent.
-        pub bytes_sent: u64,
-        /// Payload bytes of exchanges before this one, read.
-        pub bytes_received: u64,
-        /// The exchange, by the process's calls.
-        pub number: u32,
-        /// The exchange, by the packets.
-        pub wire_number: u32,
-        /// HTTP status of the even and of the odd exchange: by packets, the next response can come
-        /// before the process's call that ends this one is told.
-        pub status: [u16; 2],
-        /// Sequence number after the last payload sent, by packets.
-        pub next_sent: u32,
-        /// Sequence number after the last payload received, by packets.
-        pub next_received: u32,
-        /// `ROLE_…`.
-        pub role: u8,
-        /// `PHASE_…`, by the process's calls.
-        pub phase: u8,
-        /// `PHASE_…`, by the packets.
-        pub wire_phase: u8,
-        /// `SOCKET_…` bits.
-        pub flags: u8,
-    }
-}
-
-record! {
-    /// The value of the map from addresses to sockets.
-    pub struct Tuple = 16 {
-        /// The `struct sock`.
-        pub sock: u64,
-        /// [`Socket::id`].
-        pub socket: u64,
-    }
-}
-
-record! {
-    /// A listening port of a target: the key of the map of listeners.
-    pub struct Listener = 8 {
-        /// The network namespace's inode.
-        pub netns: u32,
-        /// The port.
-        pub port: u16,
-        /// Zero.
-        pub _pad: u16,
-    }
-}
-
-record! {
-    /// A traced process: the value of the map of targets. Offsets in bytes; all zero for a program that
-    /// is not Go or whose layout is not known.
-    pub struct Target = 24 {
-        /// Of the pointer to the running `g`, from the thread's `fs` base; 0 where it is not known.
-        pub tls: i32,
-        /// `runtime.g.m`.
-        pub g_m: u32,
-        /// `runtime.m.curg`.
-        pub m_curg: u32,
-        /// `runtime.g.goid`.
-        pub g_goid: u32,
-        /// `net/http.persistConn.conn`.
-        pub persist_conn_conn: u32,
-        /// Zero.
-        pub _pad: u32,
-    }
-}
-
-record! {
-    /// Where this kernel keeps things, from its BTF; bytes from the beginning of the struct.
-    pub struct KernelOffsets = 112 {
-        /// `sock_common.skc_family`.
-        pub skc_family: u32,
-        /// `sock_common.skc_state`.
-        pub skc_state: u32,
-        /// `sock_common.skc_num`.
-        pub skc_num: u32,
-        /// `sock_common.skc_dport`.
-        pub skc_dport: u32,
-        /// `sock_common.skc_daddr`.
-        pub skc_daddr: u32,
-        /// `sock_common.skc_rcv_saddr`.
-        pub skc_rcv_saddr: u32,
-        /// `sock_common.skc_v6_daddr`.
-        pub skc_v6_daddr: u32,
-        /// `sock_common.skc_v6_rcv_saddr`.
-        pub skc_v6_rcv_saddr: u32,
-        /// `sock_common.skc_net`.
-        pub skc_net: u32,
-        /// `net.ns.inum`.
-        pub net_inum: u32,
-        /// `sock.sk_protocol`.
-        pub sk_protocol: u32,
-        /// `sock.sk_err`.
-        pub sk_err: u32,
-        /// `inet_sock.inet_sport`.
-        pub inet_sport: u32,
-        /// `tcp_sock.srtt_us` (eight times the value).
-        pub srtt_us: u32,
-        /// `tcp_sock.total_retrans`.
-        pub total_retrans: u32,
-        /// `sk_buff.sk`.
-        pub skb_sk: u32,
-        /// `sk_buff.head`.
-        pub skb_head: u32,
-        /// `sk_buff.network_header`.
-        pub skb_network_header: u32,
-        /// `task_struct.tgid`.
-        pub task_tgid: u32,
-        /// `task_struct.pid`.
-        pub task_pid: u32,
-        /// `task_struct.thread.fsbase`.
-        pub task_fsbase: u32,
-        /// `task_struct.files`.
-        pub task_files: u32,
-        /// `files_struct.fdt`.
-        pub files_fdt: u32,
-        /// `fdtable.fd`.
-        pub fdtable_fd: u32,
-        /// `file.private_data`.
-        pub file_private_data: u32,
-        /// `file.f_inode`.
-        pub file_inode: u32,
-        /// `inode.i_mode`.
-        pub inode_mode: u32,
-        /// `socket.sk`.
-        pub socket_sk: u32,
-    }
-}
-
-record! {
-    /// What the loader tells the programs.
-    pub struct Config = 8 {
-        /// [`VERSION`] of the loader.
-        pub version: u32,
-        /// 1 where packets are wanted.
-        pub packets: u32,
-    }
-}
-
-/// What can be lost; the index into the map of losses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Loss {
-    /// An event found its ring full.
-    Events = 0,
-    /// A packet found its ring full.
-    Packets = 1,
-    /// The head of a request found the events' ring full.
-    Heads = 2,
-    /// The map of sockets is full: a socket is not followed.
-    Sockets = 3,
-    /// The map of addresses is full: a socket's packets are not seen.
-    Tuples = 4,
-    /// The map of targets is full: a child is not followed.
-    Targets = 5,
-}
-
-impl Loss {
-    /// How many there are.
-    pub const COUNT: u32 = 6;
-    /// Each, in order of its index.
-    pub const ALL: [Self; Self::COUNT as usize] = [
-        Self::Events,
-        Self::Packets,
-        Self::Heads,
-        Self::Sockets,
-        Self::Tuples,
-        Self::Targets,
-    ];
-}
 
 #[cfg(test)]
 mod tests {

@@ -137,13 +137,17 @@ impl Reader {
                 at,
                 fact: Fact::Goroutines(snapshot),
             }),
+            // Told when the process was first looked at.
+            Err(GoError::Layout { .. }) => Answer::Done,
             Err(error) => Answer::Unseen(Unseen {
                 what: format!("goroutines of pid {}", order.pid),
                 why: error.to_string(),
                 remedy: "name a pprof endpoint with --pprof URL".to_owned(),
             }),
         };
-        self.tell(answer);
+        if !matches!(answer, Answer::Done) {
+            self.tell(answer);
+        }
         self.tell(Answer::Done);
     }
 

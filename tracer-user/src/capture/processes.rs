@@ -209,9 +209,9 @@ fn attach_decider(ebpf: &mut Ebpf, name: &str, offset: u64, path: &str) -> Resul
 
 fn not_read(comm: &str, pid: Pid, error: &GoError) -> Unseen {
     Unseen {
-        what: format!("goroutines of {comm} (pid {pid})"),
+        what: format!("which goroutine of {comm} (pid {pid}) did what"),
         why: error.to_string(),
-        remedy: "gopulse doctor says what this host allows".to_owned(),
+        remedy: "findings name the process and the connection all the same".to_owned(),
     }
 }
 
