@@ -3,12 +3,13 @@
 //! On the process's own sends and receives: `sock_send_length` and `sock_recv_length`, or
 //! `tcp_sendmsg` and `tcp_cleanup_rbuf` where a kernel lacks those; always in process context. A
 //! message of a stranger costs one look-up, one of a target about 60 ns, and 60 more at a turn, where
-//! the goroutine is read. A busy keep-alive connection tells one record per exchange.
+//! the goroutine is read. A busy keep-alive connection tells its first exchanges and what
+//! was slow or went wrong; the rest costs no record.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use tracer_ebpf::{Exchange, FLAG_COMPLETE, Header, KIND_EXCHANGE, Loss, PHASE_NEW, Socket};
 
-use crate::{EVENTS, SOCKETS, goroutine::read_owner, kernel::now, losses, sockets};
+use crate::{EVENTS, SOCKETS, goroutine::read_owner, heads, kernel::now, losses, sockets};
 
 /// The current thread sent (or read) `bytes` on `sock`.
 #[inline(always)]
@@ -26,7 +27,10 @@ pub(crate) fn transferred(sock: u64, bytes: i64, sent: bool) -> Option<()> {
     let (now, bytes) = (now(), bytes as u64);
     let turned = if socket.asks(sent) {
         if socket.is_complete() {
-            tell(socket, FLAG_COMPLETE, now);
+            if socket.is_remarkable() {
+                heads::tell(sock, socket);
+                tell(socket, FLAG_COMPLETE, now);
+            }
             socket.begin_next();
         }
         socket.asked(now, bytes)

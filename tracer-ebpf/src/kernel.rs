@@ -158,3 +158,18 @@ pub(crate) fn netns(sock: u64) -> u32 {
         .and_then(|net| read(net, offset!(net_inum)))
         .unwrap_or(0)
 }
+
+/// A length between 1 and `N`. It is read behind the compiler, which would leave out a comparison whose
+/// outcome it knows and the verifier does not.
+#[inline(always)]
+pub(crate) fn bounded<const N: usize>(length: *const u32) -> u32 {
+    // SAFETY: `length` points to a value of the caller's.
+    let length = unsafe { length.read_volatile() };
+    if length == 0 {
+        1
+    } else if length > N as u32 {
+        N as u32
+    } else {
+        length
+    }
+}

@@ -372,6 +372,8 @@ pub const PORT_LISTENED: u8 = 2;
 pub const SOCKET_RESET_RECEIVED: u8 = 1;
 /// [`CHANGE_LOCAL_CLOSED`] was told.
 pub const SOCKET_LOCAL_CLOSED: u8 = 2;
+/// The exchange before was answered by an interim response (`100 Continue`).
+pub const SOCKET_INTERIM: u8 = 4;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ mod decisions;
 mod exchanges;
 mod found;
 mod goroutine;
+mod heads;
 mod kernel;
 mod losses;
 mod packets;
@@ -30,8 +31,8 @@ use aya_ebpf::{
     },
 };
 use tracer_ebpf::{
-    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE, Listener,
-    Loss, Socket, Target, Tuple,
+    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE, HEAD_LONG,
+    Head, Listener, Loss, Socket, Target, Tuple,
 };
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
@@ -49,6 +50,10 @@ static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(262_144, BPF_F_
 /// Traced sockets by their two ends, for the packets' sake.
 #[map]
 static TUPLES: HashMap<Address, Tuple> = HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
+/// The head of the request that each socket is at, and of the one before: see `heads.rs`.
+#[map]
+static HEADS: HashMap<[u64; 2], Head<HEAD_LONG>> =
+    HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
 /// Local ports of traced sockets, `PORT_…` bits: a stranger's packet is told by one load.
 #[map]
 static PORTS: Array<u8> = Array::with_max_entries(65_536, 0);

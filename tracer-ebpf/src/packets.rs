@@ -14,13 +14,13 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_load_bytes,
 };
 use tracer_ebpf::{
-    Address, HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, KIND_PACKET, Loss, PACKET_LONG,
-    PACKET_SHORT, PORT_LISTENED, PORT_USED, Packet, Socket, begins_request, http_status,
+    Address, Header, KIND_PACKET, Loss, PACKET_LONG, PACKET_SHORT, PORT_LISTENED, PORT_USED,
+    Packet, Socket, begins_request, http_status,
 };
 
 use crate::{
-    CONNECTING, EVENTS, HANDSHAKES, PACKETS, PORTS, SOCKETS, TUPLES,
-    kernel::{AF_INET, AF_INET6, fresh_id, now, offset, packets_wanted, read, task},
+    CONNECTING, EVENTS, HANDSHAKES, PACKETS, PORTS, SOCKETS, TUPLES, heads,
+    kernel::{AF_INET, AF_INET6, bounded, fresh_id, now, offset, packets_wanted, read, task},
     losses, sockets,
 };
 
@@ -52,7 +52,7 @@ pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
         // SAFETY: an element of the map; see `Socket` on who writes what.
         let socket = unsafe { &mut *pointer };
         if socket.id == id {
-            turn(skb, &segment, socket, outgoing);
+            turn(skb, &segment, sock, socket, outgoing);
         }
     }
     if packets_wanted() {
@@ -188,56 +188,17 @@ fn ordered<T>(source: T, destination: T, outgoing: bool) -> (T, T) {
 
 /// A segment with payload: where it begins a message, its head is taken.
 #[inline(always)]
-fn turn(skb: *mut __sk_buff, segment: &Segment, socket: &mut Socket, outgoing: bool) {
+fn turn(skb: *mut __sk_buff, segment: &Segment, sock: u64, socket: &mut Socket, outgoing: bool) {
     let payload = segment.length - segment.headers;
     if !socket.begins_message(outgoing, segment.sequence, payload) {
         return;
     }
     if socket.asks(outgoing) {
-        request_begins(skb, segment.headers, payload, socket);
+        if load(skb, segment.headers).is_some_and(|bytes| begins_request(&bytes)) {
+            heads::keep(skb, segment.headers, payload, sock, socket);
+        }
     } else if let Some(line) = load(skb, segment.headers) {
         socket.set_status(http_status(&line));
-    }
-}
-
-/// Hands the first bytes of a request to user space, which keeps the request line and forgets the rest.
-#[inline(always)]
-fn request_begins(skb: *mut __sk_buff, at: u32, payload: u32, socket: &Socket) {
-    if !load(skb, at).is_some_and(|bytes| begins_request(&bytes)) {
-        return;
-    }
-    if payload as usize <= HEAD_SHORT {
-        take_head::<HEAD_SHORT>(skb, at, payload, socket);
-    } else {
-        take_head::<HEAD_LONG>(skb, at, payload, socket);
-    }
-}
-
-#[inline(always)]
-fn take_head<const N: usize>(skb: *mut __sk_buff, at: u32, payload: u32, socket: &Socket) {
-    let Some(mut entry) = EVENTS.reserve::<Head<N>>(0) else {
-        losses::count(Loss::Heads);
-        return;
-    };
-    let head = entry.as_mut_ptr();
-    // SAFETY: `head` points into the reserved record; the helper writes at most `N` bytes.
-    let loaded = unsafe {
-        (&raw mut (*head).header).write(Header {
-            kind: KIND_HEAD,
-            what: 0,
-            flags: 0,
-            at: now(),
-        });
-        (*head).socket = socket.id;
-        (*head).number = socket.wire_number;
-        (*head).length = payload.min(N as u32);
-        let length = bounded::<N>(&raw const (*head).length);
-        bpf_skb_load_bytes(skb.cast(), at, (&raw mut (*head).bytes).cast(), length)
-    };
-    if loaded == 0 {
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-    } else {
-        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
     }
 }
 
@@ -270,21 +231,6 @@ fn capture<const N: usize>(skb: *mut __sk_buff, segment: &Segment, socket: u64, 
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     } else {
         entry.discard(u64::from(BPF_RB_NO_WAKEUP));
-    }
-}
-
-/// A length between 1 and `N`. It is read behind the compiler, which would leave out a comparison whose
-/// outcome it knows and the verifier does not.
-#[inline(always)]
-fn bounded<const N: usize>(length: *const u32) -> u32 {
-    // SAFETY: `length` points to a value of the caller's.
-    let length = unsafe { length.read_volatile() };
-    if length == 0 {
-        1
-    } else if length > N as u32 {
-        N as u32
-    } else {
-        length
     }
 }
 

@@ -25,6 +25,7 @@ use tracer_ebpf::{
 use crate::{
     CONNECTING, EVENTS, HANDSHAKES, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
     goroutine::read_owner,
+    heads,
     kernel::{current, fresh_id, is_tcp, netns, now, offset, read, read_address, task},
     losses,
 };
@@ -201,7 +202,9 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
     if by_us && let Some(target) = current_target() {
         with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, abort, socket, target);
     }
+    heads::tell(sock, socket);
     exchanges::tell(socket, 0, now());
+    heads::forget(sock);
     let retransmits: u32 = read(sock, offset!(total_retrans)).unwrap_or(0);
     let srtt_us: u32 = read(sock, offset!(srtt_us)).unwrap_or(0) >> 3;
     let entry = reserve::<Change>();

@@ -6,7 +6,12 @@
 //! each message). Both see the same turns in the same order, so the number of an exchange joins what
 //! they tell, although the packets of a message come before the call that reads it returns.
 
-use crate::{PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT, Socket};
+use crate::{PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT, SOCKET_INTERIM, Socket};
+
+/// Exchanges of each connection that are told whatever they were.
+const TOLD_AT_FIRST: u32 = 64;
+/// An exchange that took this long is told, in nanoseconds.
+const SLOW: u64 = 50_000_000;
 
 impl Socket {
     /// Whether bytes sent (or else received) on this socket belong to requests.
@@ -21,9 +26,29 @@ impl Socket {
         self.phase == PHASE_RESPONSE
     }
 
-    /// Forgets the exchange that was told.
+    /// Whether the complete exchange is worth a record of its own. The first ones of a connection are, so
+    /// that there is something to compare with, and whatever was slow or went wrong. The rest shows as
+    /// a gap in the numbers, so that a connection under full load costs no record at all.
+    #[inline(always)]
+    pub fn is_remarkable(&self) -> bool {
+        let status = self.status();
+        let interim = status != 0 && status < 200;
+        self.number < TOLD_AT_FIRST
+            || interim
+            || status >= 400
+            || self.flags & SOCKET_INTERIM != 0
+            || self.last_byte - self.started >= SLOW
+    }
+
+    /// Forgets the exchange that is over.
     #[inline(always)]
     pub fn begin_next(&mut self) {
+        // What follows a `100 Continue` goes on with it, and is told with it.
+        if matches!(self.status(), 100..200) {
+            self.flags |= SOCKET_INTERIM;
+        } else {
+            self.flags &= !SOCKET_INTERIM;
+        }
         (self.bytes_sent, self.bytes_received) = self.totals();
         self.request_bytes = 0;
         self.response_bytes = 0;
@@ -205,6 +230,30 @@ mod tests {
         assert!(!socket.answered(40, 1));
         assert_eq!((socket.started, socket.request_ended), (10, 20));
         assert_eq!((socket.first_byte, socket.last_byte), (30, 40));
+    }
+
+    #[test]
+    fn quick_exchanges_of_a_busy_connection_are_not_told_one_by_one() {
+        let mut socket = socket(ROLE_SERVER);
+        let mut turn = |socket: &mut Socket, status: u16, took: u64| {
+            socket.begins_message(false, socket.next_received.max(1), 10);
+            socket.asked(1, 10);
+            socket.begins_message(true, socket.next_sent.max(1), 10);
+            socket.set_status(status);
+            socket.answered(1 + took, 10);
+            let remarkable = socket.is_remarkable();
+            socket.begin_next();
+            remarkable
+        };
+        for _ in 0..TOLD_AT_FIRST {
+            assert!(turn(&mut socket, 200, 5));
+        }
+        assert!(!turn(&mut socket, 200, 5));
+        assert!(turn(&mut socket, 200, SLOW));
+        assert!(turn(&mut socket, 404, 5));
+        assert!(turn(&mut socket, 100, 5)); // and what goes on with it
+        assert!(turn(&mut socket, 200, 5));
+        assert!(!turn(&mut socket, 200, 5));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut tally = Tally::default();
     if !arguments.live {
         let mut units = tests(&["--workspace", "--exclude", "gopulse-tests"], filter);
+        units.env("GOPULSE_GO", workspace::goroot()?.join("bin/go"));
         tally += count(&mut units)?;
     }
     if !arguments.unit {

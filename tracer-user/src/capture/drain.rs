@@ -11,7 +11,7 @@ use super::{
     looks::now,
     seed::bytes,
 };
-use crate::event::{BootInstant, Event, Fact, Origin, Pid, Role, SocketId};
+use crate::event::{BootInstant, Event, Exchange, Fact, Origin, Pid, Role, SocketId};
 
 /// Records taken before housekeeping gets its turn.
 pub(super) const BATCH: usize = 100_000;
@@ -154,14 +154,29 @@ impl Live {
         }
     }
 
+    /// The request of an exchange that is not over: it waits beside the socket.
+    fn head_of(&self, sock: u64, exchange: &Exchange) -> Option<Event> {
+        let place = [sock, u64::from(exchange.number & 1)];
+        let head = self.maps.heads.get(&place, 0).ok()?;
+        let Record::Event(event) = self.decoder.record(&head)? else {
+            return None;
+        };
+        let of_this = matches!(&event.fact, Fact::Request { socket, number, .. }
+            if *socket == exchange.socket && *number == exchange.number);
+        of_this.then_some(event)
+    }
+
     pub(super) fn tell_open_exchanges(&self, sink: &mut dyn Sink) {
         let at = now();
         for entry in self.maps.sockets.iter() {
-            let Ok((_, value)) = entry else { break };
+            let Ok((sock, value)) = entry else { break };
             let Ok(socket) = Socket::read_from_bytes(&value) else {
                 continue;
             };
             if let Some(exchange) = decode::open_exchange(&socket) {
+                if let Some(request) = self.head_of(sock, &exchange) {
+                    sink.event(request);
+                }
                 sink.event(Event {
                     at,
                     fact: Fact::Exchange(exchange),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
-use tracer_ebpf::{Address, Listener, Loss, Socket, Tuple};
+use tracer_ebpf::{Address, HEAD_LONG, Head, Listener, Loss, Socket, Tuple};
 
 use super::{
     Attached, CaptureError, Sink,
@@ -51,6 +51,7 @@ pub(super) struct Maps {
     pub(super) sockets: BpfHashMap<MapData, u64, [u8; size_of::<Socket>()]>,
     pub(super) tuples: BpfHashMap<MapData, [u8; size_of::<Address>()], [u8; size_of::<Tuple>()]>,
     pub(super) listeners: BpfHashMap<MapData, [u8; size_of::<Listener>()], u32>,
+    pub(super) heads: BpfHashMap<MapData, [u64; 2], [u8; size_of::<Head<HEAD_LONG>>()]>,
     pub(super) ports: Array<MapData, u8>,
     losses: PerCpuArray<MapData, u64>,
 }
@@ -102,6 +103,8 @@ impl Live {
                 .map_err(|e| map_error("TUPLES", chain(&e)))?,
             listeners: BpfHashMap::try_from(map("LISTENERS")?)
                 .map_err(|e| map_error("LISTENERS", chain(&e)))?,
+            heads: BpfHashMap::try_from(map("HEADS")?)
+                .map_err(|e| map_error("HEADS", chain(&e)))?,
             ports: Array::try_from(map("PORTS")?).map_err(|e| map_error("PORTS", chain(&e)))?,
             losses: PerCpuArray::try_from(map("LOSSES")?)
                 .map_err(|e| map_error("LOSSES", chain(&e)))?,

@@ -175,6 +175,11 @@ pub(super) struct Exchanges {
     folded: Tally,
     /// How many of the folded ones had gone wrong.
     forgotten: u64,
+    /// The number after the highest one told.
+    next: u32,
+    /// Numbers that were passed over: quick exchanges of a busy connection, which the kernel half does
+    /// not tell one by one.
+    quiet: u32,
 }
 
 impl Exchanges {
@@ -197,6 +202,12 @@ impl Exchanges {
             let head = head.or_else(|| known.head.take());
             *known = Exchange::told(told, head);
             return;
+        }
+        if told.number >= self.next {
+            self.quiet += told.number - self.next;
+            self.next = told.number.saturating_add(1);
+        } else {
+            self.quiet = self.quiet.saturating_sub(1);
         }
         let exchange = Exchange::told(told, head);
         match &self.latest {
@@ -226,6 +237,7 @@ impl Exchanges {
     /// All exchanges ever told, counted.
     pub(super) fn tally(&self) -> Tally {
         let mut tally = self.folded.clone();
+        tally.count_quiet(u64::from(self.quiet));
         for exchange in self.list() {
             tally.count(&exchange);
         }
@@ -324,6 +336,16 @@ mod tests {
             path: "/upload".into(),
             traceparent: None,
         }
+    }
+
+    #[test]
+    fn numbers_passed_over_are_quick_exchanges() {
+        let mut exchanges = Exchanges::default();
+        for number in [0, 1, 5_000, 4_000] {
+            exchanges.tell(&told(number, 10, Some((200, 10))));
+        }
+        let tally = exchanges.tally();
+        assert_eq!((tally.exchanges, tally.fine()), (5_001, 5_001));
     }
 
     #[test]

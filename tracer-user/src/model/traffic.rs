@@ -89,6 +89,12 @@ impl Tally {
         }
     }
 
+    /// Counts exchanges that went well and were not told one by one; their sizes are not known.
+    pub fn count_quiet(&mut self, number: u64) {
+        self.exchanges += number;
+        self.fine_sizes.number += number;
+    }
+
     /// Adds `other` to these counts.
     pub fn add(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
