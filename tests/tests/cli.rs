@@ -148,3 +148,15 @@ fn the_shipped_recording_is_diagnosed_without_privileges() {
         ended.stdout
     );
 }
+
+#[test]
+fn the_readme_shows_what_the_shipped_recording_says() -> anyhow::Result<()> {
+    let recording = workspace::fixture("stuck-upload");
+    let ended = run(
+        gopulse(&["diagnose"])?.arg(&recording),
+        Duration::from_secs(20),
+    )?;
+    let readme = std::fs::read_to_string(workspace::root().join("README.md"))?;
+    assert!(readme.contains(ended.stdout.trim()), "{}", ended.stdout);
+    Ok(())
+}
