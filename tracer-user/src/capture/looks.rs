@@ -189,7 +189,8 @@ impl Reader {
 }
 
 /// The boot clock, now.
-pub(super) fn now() -> BootInstant {
+#[must_use]
+pub fn now() -> BootInstant {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .unwrap_or_default();

@@ -19,7 +19,7 @@ mod stacks;
 
 pub use attach::{Attached, Probes};
 pub use live::{Live, Options};
-pub use looks::Pprof;
+pub use looks::{Pprof, now};
 
 use crate::{
     event::{Event, Packet},

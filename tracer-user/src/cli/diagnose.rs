@@ -127,10 +127,10 @@ fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
     };
     let began = seen.last;
     let ended = session.run(&mut seen)?;
-    if !ended && seen.last == began {
+    if ended.interrupted && seen.last == began {
         return Ok(None);
     }
-    seen.model.end(seen.last);
+    seen.model.end(ended.at.max(seen.last));
     Ok(Some(seen.model))
 }
 

@@ -56,9 +56,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let session = plan.start()?;
     let mut recorder = Recorder::create(&arguments.output, &session.source)?;
     let ended = session.run(&mut recorder)?;
-    if recorder.events == 0 && !ended {
+    if recorder.events == 0 && ended.interrupted {
         return Ok(Outcome::Interrupted);
     }
+    recorder.last = recorder.last.max(ended.at);
     recorder.finish(&arguments.output)
 }
 

@@ -19,8 +19,8 @@ use signal_hook::{
 
 use super::{output::progress, targets::Targets};
 use crate::{
-    capture::{CaptureError, Live, Options, Pprof, Sink},
-    event::{Event, Fact, Pid, Source},
+    capture::{self, CaptureError, Live, Options, Pprof, Sink},
+    event::{BootInstant, Event, Fact, Pid, Source},
     host::privileges,
     target,
 };
@@ -42,6 +42,15 @@ impl Goroutines {
             url => Pprof::Url(url.to_owned()),
         }
     }
+}
+
+/// How a live run ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// By the user, before the window was over.
+    pub(super) interrupted: bool,
+    /// When the watch was over.
+    pub(super) at: BootInstant,
 }
 
 /// A live run that was checked and can begin.
@@ -108,11 +117,11 @@ impl Plan {
 
 impl Session {
     /// Runs to the end of the window, or to the user's interrupt, which is no error: what was seen
-    /// until then was seen. Says whether it came to its end.
+    /// until then was seen. Says how it ended, and when the watch did.
     ///
     /// # Errors
     /// Where the command cannot be started.
-    pub(super) fn run(mut self, sink: &mut dyn Sink) -> anyhow::Result<bool> {
+    pub(super) fn run(mut self, sink: &mut dyn Sink) -> anyhow::Result<Ended> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // The second one ends us at once: the kernel removes what we put there.
@@ -135,12 +144,16 @@ impl Session {
         };
         self.live.run(self.plan.window, &stop, &mut watched);
         progress("");
+        let at = capture::now();
         let sink = watched.sink;
         self.live.finish(sink);
         if let Some(child) = child {
             end(child);
         }
-        Ok(!stop.load(Ordering::Relaxed))
+        Ok(Ended {
+            interrupted: stop.load(Ordering::Relaxed),
+            at,
+        })
     }
 }
 
