@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn quick_exchanges_of_a_busy_connection_are_not_told_one_by_one() {
         let mut socket = socket(ROLE_SERVER);
-        let mut turn = |socket: &mut Socket, status: u16, took: u64| {
+        let turn = |socket: &mut Socket, status: u16, took: u64| {
             socket.begins_message(false, socket.next_received.max(1), 10);
             socket.asked(1, 10);
             socket.begins_message(true, socket.next_sent.max(1), 10);

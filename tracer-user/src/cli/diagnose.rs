@@ -77,10 +77,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     output::result(
         arguments.output.as_deref(),
         |out, terminal| match arguments.format {
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut *out, &report)?;
-                writeln!(out)
-            }
+            Format::Json => report.write_json(&mut *out),
             Format::Text => text::write(&report, &mut &mut *out, style(terminal)),
         },
     )?;

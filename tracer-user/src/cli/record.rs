@@ -111,7 +111,10 @@ impl Recorder {
         self.model.end(self.last);
         let findings = detect::findings(&self.model);
         let report = Report::new(&self.model, &findings);
-        let json = serde_json::to_vec_pretty(&report).context("cannot write the report as JSON")?;
+        let mut json = Vec::new();
+        report
+            .write_json(&mut json)
+            .context("cannot write the report as JSON")?;
         if self.failed.is_none() {
             let attached = self.writer.attach("report.json", &json);
             self.check(attached);
