@@ -45,6 +45,7 @@ pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
             at: now(),
         };
         decision.socket = 0;
+        decision.caller = read_user((*ctx.regs).rsp).unwrap_or(0);
         decision.error_length = 0;
         decision._pad = 0;
         decision.error = [0; ERROR_TEXT];

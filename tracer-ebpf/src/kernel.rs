@@ -16,10 +16,7 @@ static OFFSETS: KernelOffsets = unsafe { core::mem::zeroed() };
 
 /// Filled in by the loader.
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config {
-    version: 0,
-    packets: 0,
-};
+static CONFIG: Config = Config { packets: 0 };
 
 /// The offset of a field, as the loader set it.
 macro_rules! offset {

@@ -4,7 +4,7 @@
 //! both compilers lay it out alike. Times are nanoseconds of `CLOCK_BOOTTIME`. Ports are in host
 //! order; addresses are in network order, IPv4 in the first four bytes, an IPv4-mapped IPv6 address
 //! as IPv4. Each record in a ring begins with a [`Header`] whose `kind` says what the rest is.
-//! [`VERSION`] changes with any change of this file; the loader refuses an object of another one.
+//! The loader embeds an object that was built from this very source, so records carry no version.
 #![no_std]
 
 #[cfg(test)]
@@ -30,9 +30,6 @@ mod turns;
 
 pub use maps::{Config, KernelOffsets, Listener, Loss, Socket, Target, Tuple};
 pub use turns::{begins_request, http_status};
-
-/// Version of everything below.
-pub const VERSION: u32 = 1;
 
 /// Longest user stack in a record, innermost first.
 pub const STACK_DEPTH: usize = 40;
@@ -275,13 +272,16 @@ const _: () = assert!(size_of::<Head<HEAD_LONG>>() == 1024);
 
 record! {
     /// A decider ran. A [`Stack`] follows.
-    pub struct Decision = 152 {
+    pub struct Decision = 160 {
         /// `what` is a `DECIDER_…`.
         pub header: Header,
         /// Who ran it.
         pub owner: Owner,
         /// [`Socket::id`] of the connection in its argument, or 0.
         pub socket: u64,
+        /// The return address: at a function's entry its caller has no frame pointer yet to be found by,
+        /// so the stack lacks it.
+        pub caller: u64,
         /// Bytes of the error's text, 0 where it is not text.
         pub error_length: u32,
         /// Zero.

@@ -158,9 +158,7 @@ record! {
 
 record! {
     /// What the loader tells the programs.
-    pub struct Config = 8 {
-        /// [`VERSION`] of the loader.
-        pub version: u32,
+    pub struct Config = 4 {
         /// 1 where packets are wanted.
         pub packets: u32,
     }

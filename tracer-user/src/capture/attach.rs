@@ -9,7 +9,7 @@ use aya::{
         KProbe, ProgramError,
     },
 };
-use tracer_ebpf::{Config, VERSION};
+use tracer_ebpf::Config;
 use zerocopy::IntoBytes as _;
 
 use super::CaptureError;
@@ -52,7 +52,6 @@ impl Attached {
         let kernel = Btf::of_this_kernel()?;
         let offsets = offsets(&kernel)?;
         let config = Config {
-            version: VERSION,
             packets: u32::from(packets),
         };
         let load_error = |why: String| CaptureError::Load { why };

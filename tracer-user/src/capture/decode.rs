@@ -389,9 +389,13 @@ fn decision(at: BootInstant, bytes: &[u8]) -> Option<Record> {
             stack: None,
         }),
     };
+    let mut stack = stack(decision.header.flags, rest);
+    if decision.caller != 0 && !stack.is_empty() && stack.get(1) != Some(&decision.caller) {
+        stack.insert(1, decision.caller);
+    }
     Some(Record::Decision {
         event,
         pid: decision.owner.tgid,
-        stack: stack(decision.header.flags, rest),
+        stack,
     })
 }
