@@ -37,7 +37,7 @@ use tracer_ebpf::{
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 /// Packets, apart from events so that a flood of one does not lose the other.
 #[map]
 static PACKETS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);

@@ -13,6 +13,7 @@ mod clients;
 mod connecting;
 mod disorder;
 mod empties;
+mod half_seen;
 mod healthy;
 mod native;
 mod pairing;
