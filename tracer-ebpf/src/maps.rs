@@ -96,7 +96,7 @@ record! {
 
 record! {
     /// Where this kernel keeps things, from its BTF; bytes from the beginning of the struct.
-    pub struct KernelOffsets = 112 {
+    pub struct KernelOffsets = 108 {
         /// `sock_common.skc_family`.
         pub skc_family: u32,
         /// `sock_common.skc_state`.
@@ -135,8 +135,6 @@ record! {
         pub skb_network_header: u32,
         /// `task_struct.tgid`.
         pub task_tgid: u32,
-        /// `task_struct.pid`.
-        pub task_pid: u32,
         /// `task_struct.thread.fsbase`.
         pub task_fsbase: u32,
         /// `task_struct.files`.

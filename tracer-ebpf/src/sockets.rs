@@ -9,7 +9,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_USER_STACK, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_ANY, BPF_F_USER_STACK, BPF_RB_NO_WAKEUP},
     helpers::generated::bpf_get_stack,
 };
 use tracer_ebpf::{
@@ -275,12 +275,8 @@ pub(crate) fn current_target() -> Option<&'static Target> {
 /// Enters `sock` anew and gives it its name.
 #[inline(always)]
 fn enter(sock: u64, role: u8) -> Option<&'static mut Socket> {
-    // An older entry at this address would be of a socket whose end was not seen.
-    let _ = SOCKETS.remove(sock);
-    if SOCKETS
-        .insert(sock, &UNKNOWN, u64::from(BPF_NOEXIST))
-        .is_err()
-    {
+    // Over an older entry at this address, which is of a socket whose end was not seen.
+    if SOCKETS.insert(sock, &UNKNOWN, u64::from(BPF_ANY)).is_err() {
         losses::count(Loss::Sockets);
         return None;
     }

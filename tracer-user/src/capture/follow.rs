@@ -108,14 +108,11 @@ impl Live {
     ) {
         match what {
             wire::PROCESS_FORKED => {
-                let relation = self.processes.relation_of_child(parent);
+                let relation = self.processes.relation(parent);
                 self.look_at(pid, relation, sink);
             }
             wire::PROCESS_EXECED => {
-                let relation = self
-                    .processes
-                    .get(pid)
-                    .map_or(Relation::Target, |known| known.process.relation);
+                let relation = self.processes.relation(pid);
                 self.stacks.forget(pid);
                 self.look_at(pid, relation, sink);
             }

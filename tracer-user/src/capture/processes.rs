@@ -125,10 +125,10 @@ impl Processes {
         Some((process, unseen))
     }
 
-    /// The kernel half follows a child of a traced process already; its relation is its parent's.
-    pub(super) fn relation_of_child(&self, parent: Pid) -> Relation {
+    /// Why `pid` is traced, which holds for its children, and for what it executes.
+    pub(super) fn relation(&self, pid: Pid) -> Relation {
         self.known
-            .get(&parent)
+            .get(&pid)
             .map_or(Relation::Target, |known| known.process.relation)
     }
 

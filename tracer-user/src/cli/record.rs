@@ -15,7 +15,7 @@ use super::{
 use crate::{
     capture::{Options, Sink},
     detect,
-    event::{BootInstant, Event, Fact, Packet, Process, Source, Unseen},
+    event::{BootInstant, Event, Fact, Packet, Source, Unseen},
     model::Model,
     recording::{End, Losses, RecordingError, Writer},
     report::Report,
@@ -67,8 +67,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 struct Recorder {
     writer: Writer,
     model: Model,
-    targets: Vec<Process>,
-    losses: Losses,
     events: u64,
     failed: Option<RecordingError>,
     last: BootInstant,
@@ -79,8 +77,6 @@ impl Recorder {
         Ok(Self {
             writer: Writer::create(directory, source)?,
             model: Model::new(source.clone()),
-            targets: Vec::new(),
-            losses: Losses::default(),
             events: 0,
             failed: None,
             last: source.started,
@@ -122,8 +118,16 @@ impl Recorder {
         let failed = self.failed.is_some();
         let end = End {
             ended: self.last,
-            targets: self.targets,
-            losses: self.losses,
+            targets: self
+                .model
+                .processes()
+                .map(|process| process.about.clone())
+                .collect(),
+            losses: Losses {
+                events_lost: report.losses.events_lost,
+                packets_lost: report.losses.packets_lost,
+                by_probe: report.losses.by_probe,
+            },
         };
         self.writer.finish(end)?;
         say(&format!(
@@ -148,20 +152,6 @@ impl Sink for Recorder {
     fn event(&mut self, event: Event) {
         self.events += 1;
         self.last = self.last.max(event.at);
-        match &event.fact {
-            Fact::Process(process) => {
-                self.targets.retain(|known| known.pid != process.pid);
-                self.targets.push(process.clone());
-            }
-            Fact::Lost { probe, count } => {
-                self.losses.by_probe.insert(probe.clone(), *count);
-                self.losses.packets_lost =
-                    self.losses.by_probe.get("packets").copied().unwrap_or(0);
-                let all: u64 = self.losses.by_probe.values().sum();
-                self.losses.events_lost = all.saturating_sub(self.losses.packets_lost);
-            }
-            _ => {}
-        }
         if self.failed.is_none() {
             let written = self.writer.event(&event);
             self.check(written);

@@ -34,7 +34,6 @@ pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
         skb_head: of("sk_buff", "head")?,
         skb_network_header: of("sk_buff", "network_header")?,
         task_tgid: of("task_struct", "tgid")?,
-        task_pid: of("task_struct", "pid")?,
         // x86 keeps the FS base in the thread; elsewhere Go has the goroutine in a register.
         task_fsbase: thread + btf.offset("thread_struct", "fsbase").unwrap_or(0),
         task_files: of("task_struct", "files")?,
