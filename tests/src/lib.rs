@@ -7,11 +7,14 @@
 
 pub mod draw;
 pub mod gopulse;
+pub mod http;
 pub mod netns;
 pub mod packets;
 pub mod process;
 pub mod report;
 pub mod services;
+pub mod speaker;
+pub mod streams;
 pub mod turn;
 pub mod wait;
 pub mod workspace;

@@ -59,6 +59,48 @@ impl Netns {
         succeed(self.command("nft").arg(rules))?;
         Ok(())
     }
+
+    /// Loses every TCP packet that comes from a port, until [`Netns::let_pass`].
+    ///
+    /// # Errors
+    ///
+    /// `nft` fails.
+    pub fn lose_tcp_from(&self, port: u16) -> anyhow::Result<()> {
+        let rules = format!(
+            "add table inet losing; \
+             add chain inet losing input {{ type filter hook input priority 0; }}; \
+             add rule inet losing input tcp sport {port} drop"
+        );
+        succeed(self.command("nft").arg(rules))?;
+        Ok(())
+    }
+
+    /// Ends [`Netns::lose_tcp_from`].
+    ///
+    /// # Errors
+    ///
+    /// `nft` fails.
+    pub fn let_pass(&self) -> anyhow::Result<()> {
+        succeed(self.command("nft").arg("delete table inet losing"))?;
+        Ok(())
+    }
+}
+
+impl Netns {
+    /// Drops some of the TCP packets that come in, at random.
+    ///
+    /// # Errors
+    ///
+    /// `nft` fails.
+    pub fn lose_tcp(&self, percent: u64) -> anyhow::Result<()> {
+        let rules = format!(
+            "add table inet gopulse; \
+             add chain inet gopulse losing {{ type filter hook input priority 0; }}; \
+             add rule inet gopulse losing meta l4proto tcp numgen random mod 100 < {percent} drop"
+        );
+        succeed(self.command("nft").arg(rules))?;
+        Ok(())
+    }
 }
 
 impl Drop for Netns {

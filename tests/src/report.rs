@@ -1,6 +1,9 @@
 //! Reads a report as the contract promises it, and finds findings in it.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -156,6 +159,25 @@ impl<'a> Finding<'a> {
         ))
     }
 
+    /// How sure it is.
+    pub fn confidence(&self) -> f64 {
+        self.0["confidence"].as_f64().unwrap_or_default()
+    }
+
+    /// One of the numbers it measured.
+    pub fn measured(&self, name: &str) -> Option<f64> {
+        self.0["measured"][name].as_f64()
+    }
+
+    /// Where the time of its example went, by part, in seconds.
+    pub fn parts(&self) -> BTreeMap<&'a str, f64> {
+        let parts = self.0["measured"]["parts_s"].as_object();
+        let parts = parts.into_iter().flatten();
+        parts
+            .filter_map(|(part, seconds)| Some((part.as_str(), seconds.as_f64()?)))
+            .collect()
+    }
+
     /// It names this setting, and the time that was drawn for it.
     ///
     /// # Errors
@@ -174,10 +196,33 @@ impl<'a> Finding<'a> {
         Ok(())
     }
 
+    /// The frames of the capture that its evidence names.
+    pub fn frames(&self) -> BTreeSet<u64> {
+        let evidence = self.0["evidence"].as_array().into_iter().flatten();
+        evidence
+            .filter_map(|event| event["frame"].as_u64())
+            .collect()
+    }
+
     /// Some text of it, at any depth, holds this, in whatever case.
     pub fn mentions(&self, text: &str) -> bool {
         let all = self.0.to_string().to_lowercase();
         all.contains(&text.to_lowercase())
+    }
+
+    /// The process id; `None` where none is told.
+    pub fn pid(&self) -> Option<u64> {
+        self.0["process"]["pid"].as_u64()
+    }
+
+    /// The median wait, in seconds.
+    pub fn waited_s(&self) -> Option<f64> {
+        self.0["measured"]["waited_s"].as_f64()
+    }
+
+    /// The display filter for Wireshark.
+    pub fn wireshark_filter(&self) -> &'a str {
+        self.text(&["wireshark_filter"])
     }
 
     fn text(&self, path: &[&str]) -> &'a str {

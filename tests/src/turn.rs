@@ -58,6 +58,22 @@ pub fn skip(test: &str, why: &str) {
     drop(writeln!(io::stderr(), "skipped: {test}: {why}"));
 }
 
+/// Whether these programs are installed, for a test that needs no more than them. If not, says so as
+/// [`skip`] does.
+///
+/// # Panics
+///
+/// As [`skip`].
+pub fn have(test: &str, programs: &[&str]) -> bool {
+    match programs.iter().find(|program| !installed(program)) {
+        Some(program) => {
+            skip(test, &format!("no {program} (cargo xtask setup)"));
+            false
+        }
+        None => true,
+    }
+}
+
 /// This process may do what only root may.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

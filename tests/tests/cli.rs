@@ -1,6 +1,12 @@
 //! The command line: what is refused and how, what `--help` says, and how the tool behaves in a shell.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use gopulse_tests::{
@@ -8,9 +14,10 @@ use gopulse_tests::{
     process::{Ended, run},
     turn, workspace,
 };
+use serde_json::Value;
 
 /// The verbs that the contract promises and this version has.
-const VERBS: [&str; 3] = ["doctor", "record", "diagnose"];
+const VERBS: [&str; 4] = ["doctor", "record", "diagnose", "export"];
 
 fn refused(arguments: &[&str]) -> Ended {
     let ended = ended(arguments).unwrap();
@@ -43,6 +50,9 @@ fn arguments_that_make_no_sense_exit_with_2() {
     refused(&["diagnose", "--pid", "1", "--format", "poetry"]);
     refused(&["diagnose", "--pid", "1", "--fail-on", "whim"]);
     refused(&["record", "--pid", "1"]);
+    refused(&["export", "--to", "pcapng"]);
+    refused(&["export", "recording"]);
+    refused(&["export", "recording", "--to", "poetry"]);
 }
 
 #[test]
@@ -150,6 +160,44 @@ fn the_shipped_recording_is_diagnosed_without_privileges() {
 }
 
 #[test]
+fn the_shipped_capture_is_what_export_makes_of_it() -> anyhow::Result<()> {
+    let recording = workspace::fixture("stuck-upload");
+    let capture = recording.join("capture.pcapng");
+    let directory = tempfile::tempdir()?;
+    let exported = directory.path().join("exported.pcapng");
+    let ended = run(
+        gopulse(&["export", "--to", "pcapng", "-o"])?
+            .arg(&exported)
+            .arg(&recording),
+        Duration::from_secs(20),
+    )?;
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(
+        fs::read(&exported)? == fs::read(&capture)?,
+        "the fixture is out of date: gopulse export {} --to pcapng",
+        recording.display()
+    );
+    Ok(())
+}
+
+#[test]
+fn an_export_never_overwrites_the_capture_that_it_reads() -> anyhow::Result<()> {
+    let recording = workspace::fixture("stuck-upload");
+    let capture = recording.join("capture.pcapng");
+    let before = fs::read(&capture)?;
+    let ended = run(
+        gopulse(&["export", "--to", "pcapng", "-o"])?
+            .arg(&capture)
+            .arg(&recording),
+        Duration::from_secs(20),
+    )?;
+    assert_eq!(ended.status, 2, "{ended:?}");
+    assert!(ended.stderr.contains("another file"), "{ended:?}");
+    assert!(fs::read(&capture)? == before);
+    Ok(())
+}
+
+#[test]
 fn the_readme_shows_what_the_shipped_recording_says() -> anyhow::Result<()> {
     let recording = workspace::fixture("stuck-upload");
     let ended = run(
@@ -159,4 +207,99 @@ fn the_readme_shows_what_the_shipped_recording_says() -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(workspace::root().join("README.md"))?;
     assert!(readme.contains(ended.stdout.trim()), "{}", ended.stdout);
     Ok(())
+}
+
+#[test]
+fn captures_that_are_none_are_named_with_what_they_are() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let named = |name: &str, bytes: &[u8]| -> anyhow::Result<String> {
+        let path = directory.path().join(name);
+        fs::write(&path, bytes)?;
+        Ok(path.to_str().context("a path that is no text")?.to_owned())
+    };
+    let empty = named("empty.pcap", b"")?;
+    let text = named("notes.txt", b"these are not packets, but words\n")?;
+    let mut cut = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+    cut.extend([2, 0, 4, 0, 0, 0]);
+    let cut = named("cut.pcap", &cut)?;
+    let mut absurd = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+    absurd.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]);
+    absurd.extend([0xff; 40]);
+    let absurd = named("absurd.pcap", &absurd)?;
+    for (path, says) in [
+        (&empty, "is empty"),
+        (&text, "is no packet capture"),
+        (&cut, "cut in its header"),
+        (&absurd, "damaged at offset 24"),
+    ] {
+        let ended = refused(&["diagnose", path]);
+        assert!(ended.stderr.contains(path.as_str()), "{ended:?}");
+        assert!(ended.stderr.contains(says), "{ended:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn dumps_go_with_a_capture_and_are_named_where_they_are_none() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let dump = directory.path().join("dump.txt");
+    fs::write(&dump, "404 page not found\n")?;
+    let dump = dump.to_str().context("a path that is no text")?;
+    let recording = workspace::fixture("stuck-upload");
+    let recording = recording.to_str().context("a path that is no text")?;
+    let ended = refused(&["diagnose", recording, "--goroutines", dump]);
+    assert!(
+        ended.stderr.contains("goes with a packet capture"),
+        "{ended:?}"
+    );
+    let capture = format!("{recording}/capture.pcapng");
+    let ended = refused(&["diagnose", &capture, "--goroutines", dump]);
+    assert!(ended.stderr.contains(dump), "{ended:?}");
+    assert!(ended.stderr.contains("debug=2"), "{ended:?}");
+    Ok(())
+}
+
+#[test]
+fn a_capture_comes_by_file_by_pipe_and_compressed() -> anyhow::Result<()> {
+    let capture = workspace::fixture("stuck-upload").join("capture.pcapng");
+    let bytes = fs::read(&capture)?;
+    let told = |arguments: &[&str], stdin: Option<fs::File>| -> anyhow::Result<Value> {
+        let mut command = gopulse(&[&["diagnose", "--format", "json"], arguments].concat())?;
+        let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
+        let mut report: Value = serde_json::from_slice(&command.stdin(stdin).output()?.stdout)?;
+        assert_eq!(report["source"]["kind"], "pcap");
+        // Only its name differs.
+        report["coverage"]["hooks"].take();
+        Ok(report)
+    };
+    let path = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .context("a path that is no text")
+    };
+    let named = told(&[&path(&capture)?], None)?;
+    assert!(
+        named["connections"]
+            .as_array()
+            .is_some_and(|all| all.len() > 20)
+    );
+    // A recording's packets are headers alone, and it is said what that hides.
+    assert!(
+        named["coverage"]["unseen"]
+            .to_string()
+            .contains("no payload")
+    );
+    assert_eq!(told(&["-"], Some(fs::File::open(&capture)?))?, named);
+    let directory = tempfile::tempdir()?;
+    let zipped = directory.path().join("capture");
+    fs::write(&zipped, gzip(&bytes)?)?;
+    assert_eq!(told(&[&path(&zipped)?], None)?, named);
+    Ok(())
+}
+
+fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let directory = tempfile::tempdir()?;
+    let plain = directory.path().join("plain");
+    fs::write(&plain, bytes)?;
+    Ok(Command::new("gzip").arg("-c").arg(&plain).output()?.stdout)
 }

@@ -1,16 +1,16 @@
-//! Sockets that were there before: an iterator over the file tables of the targets.
+//! Sockets as they stand: an iterator over the file tables of the targets.
 //!
-//! Runs when user space reads it, in the reader's context, and sees every network namespace. It asks
+//! At the beginning it finds what was open before, at the end it says what still lies unread. Runs when user space reads it, in the reader's context, and sees every network namespace. It asks
 //! the inode's mode whether a file is a socket, since `bpf_sock_from_file` is not there on 5.10.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
-use tracer_ebpf::FoundSocket;
+use tracer_ebpf::{FoundSocket, tcp_state::LISTEN};
 
 use crate::{
     TARGETS,
-    kernel::{is_listener, is_tcp, netns, offset, read, read_address},
+    kernel::{is_listener, is_tcp, limited, netns, offset, read, read_address, round_trip, unread},
 };
 
 /// The context of `iter/task_file`.
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct TaskFile {
     meta: *const Meta,
     task: u64,
-    fd: u32,
+    _fd: u32,
     file: u64,
 }
 
@@ -34,8 +34,7 @@ const S_IFSOCK: u16 = 0o140_000;
 #[inline(always)]
 pub(crate) fn file(ctx: *mut TaskFile) -> Option<()> {
     // SAFETY: the verifier checks the access to the context; both may be null at the end.
-    let (seq, task, fd, file) =
-        unsafe { ((*(*ctx).meta).seq, (*ctx).task, (*ctx).fd, (*ctx).file) };
+    let (seq, task, file) = unsafe { ((*(*ctx).meta).seq, (*ctx).task, (*ctx).file) };
     if task == 0 || file == 0 {
         return None;
     }
@@ -57,8 +56,14 @@ pub(crate) fn file(ctx: *mut TaskFile) -> Option<()> {
     read_address(sock, &mut found.address)?;
     found.netns = netns(sock);
     found.tgid = tgid;
-    found.fd = fd;
+    found.inode = read(inode, offset!(inode_number))?;
     found.state = read(sock, offset!(skc_state))?;
+    if found.state != LISTEN && is_tcp(sock) {
+        found.copied = read(sock, offset!(copied_seq))?;
+        found.unread = unread(sock, found.state);
+        found.srtt_us = round_trip(sock);
+        found.limited = limited(sock);
+    }
     // SAFETY: `seq` comes from the context, and the helper reads `found` only.
     unsafe {
         bpf_seq_write(

@@ -1,20 +1,17 @@
-//! The heads of requests, kept beside their sockets until the exchange is told.
+//! The heads of requests: told as they pass, while every exchange of the connection is told; kept
+//! beside their sockets from then on, until it is known whether the exchange is worth telling.
 //!
-//! The packet hook writes a head in place when the request passes; most are written over by the next
-//! one, unread. There are two places for each socket, in turn: by packets, the next request can come
-//! before the process's call that ends this exchange is told.
+//! The packet hook writes a kept head in place; most are written over by the next one, unread. There
+//! are two places for each socket, in turn: by packets, the next request can come before the process's
+//! call that ends this exchange is told. So a connection of few requests takes no place at all.
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
 };
-use tracer_ebpf::{HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, Loss, Socket};
+use tracer_ebpf::{HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, Loss, Socket, begins_request};
 
-use crate::{
-    EVENTS, HEADS,
-    kernel::{bounded, now},
-    losses,
-};
+use crate::{EVENTS, HEADS, kernel::bounded, losses};
 
 // SAFETY: all bytes zero is a value of a struct of integers.
 static EMPTY: Head<HEAD_LONG> = unsafe { core::mem::zeroed() };
@@ -25,12 +22,88 @@ fn place(sock: u64, number: u32) -> [u64; 2] {
     [sock, u64::from(number & 1)]
 }
 
-/// A request begins at byte `at` of a packet.
+/// A request begins behind the headers of a packet, which holds `payload` bytes of it.
 #[inline(always)]
-pub(crate) fn keep(
+pub(crate) fn seen(
     skb: *mut __sk_buff,
-    at: u32,
+    headers: u32,
     payload: u32,
+    at: u64,
+    sock: u64,
+    socket: &Socket,
+) {
+    if !Socket::is_told_at_first(socket.wire_number) {
+        let _ = keep(skb, headers, payload, at, sock, socket);
+    } else if payload as usize <= HEAD_SHORT {
+        pass_on::<HEAD_SHORT>(skb, headers, payload, at, socket);
+    } else {
+        pass_on::<HEAD_LONG>(skb, headers, payload, at, socket);
+    }
+}
+
+/// Tells a head at once.
+#[inline(always)]
+fn pass_on<const N: usize>(
+    skb: *mut __sk_buff,
+    headers: u32,
+    payload: u32,
+    at: u64,
+    socket: &Socket,
+) {
+    let Some(mut entry) = EVENTS.reserve::<Head<N>>(0) else {
+        losses::count(Loss::Heads);
+        return;
+    };
+    // SAFETY: the entry is a whole `Head<N>`.
+    if unsafe { write(entry.as_mut_ptr(), skb, headers, payload, at, socket) } {
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    } else {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+    }
+}
+
+/// Writes the head that begins behind the headers of a packet to `head`; whether that went well and it
+/// is one of HTTP/1.
+///
+/// # Safety
+/// `head` must point to a whole `Head<N>`.
+#[inline(always)]
+unsafe fn write<const N: usize>(
+    head: *mut Head<N>,
+    skb: *mut __sk_buff,
+    headers: u32,
+    payload: u32,
+    at: u64,
+    socket: &Socket,
+) -> bool {
+    // SAFETY: the caller's promise; the helper writes at most `N` bytes.
+    unsafe {
+        (&raw mut (*head).header).write(Header {
+            kind: KIND_HEAD,
+            what: 0,
+            flags: 0,
+            at,
+        });
+        (*head).socket = socket.id;
+        (*head).number = socket.wire_number;
+        (*head).length = payload.min(N as u32);
+        let length = bounded::<N>(&raw const (*head).length);
+        let bytes = &raw mut (*head).bytes;
+        if bpf_skb_load_bytes(skb.cast(), headers, bytes.cast(), length) != 0 {
+            return false;
+        }
+        let [a, b, c, d] = [0, 1, 2, 3].map(|place| (*bytes)[place]);
+        length >= 4 && begins_request(&[a, b, c, d])
+    }
+}
+
+/// Keeps a head until its exchange is told.
+#[inline(always)]
+fn keep(
+    skb: *mut __sk_buff,
+    headers: u32,
+    payload: u32,
+    at: u64,
     sock: u64,
     socket: &Socket,
 ) -> Option<()> {
@@ -45,33 +118,25 @@ pub(crate) fn keep(
             HEADS.get_ptr_mut(place)?
         }
     };
-    // SAFETY: an element of the map, written by packets of one direction of one socket; the helper
-    // writes at most `HEAD_LONG` bytes.
+    // SAFETY: an element of the map, written by packets of one direction of one socket.
     unsafe {
-        (&raw mut (*head).header).write(Header {
-            kind: KIND_HEAD,
-            what: 0,
-            flags: 0,
-            at: now(),
-        });
-        (*head).socket = socket.id;
-        (*head).number = socket.wire_number;
-        (*head).length = payload.min(HEAD_LONG as u32);
-        let length = bounded::<HEAD_LONG>(&raw const (*head).length);
-        if bpf_skb_load_bytes(skb.cast(), at, (&raw mut (*head).bytes).cast(), length) != 0 {
+        if !write(head, skb, headers, payload, at, socket) {
             (*head).length = 0;
         }
     }
     Some(())
 }
 
-/// Tells the head of the request that the process is at.
+/// Tells the kept head of the request that the process is at.
 #[inline(always)]
 pub(crate) fn tell(sock: u64, socket: &Socket) -> Option<()> {
-    let head = HEADS.get_ptr(place(sock, socket.number))?;
+    if Socket::is_told_at_first(socket.turn.number) {
+        return None; // told when it passed
+    }
+    let head = HEADS.get_ptr(place(sock, socket.turn.number))?;
     // SAFETY: an element of the map.
     let (id, number, length) = unsafe { ((*head).socket, (*head).number, (*head).length) };
-    if id != socket.id || number != socket.number || length == 0 {
+    if id != socket.id || number != socket.turn.number || length == 0 {
         return None; // not HTTP, or not seen
     }
     if length as usize <= HEAD_SHORT {
@@ -107,7 +172,9 @@ fn copy<const N: usize>(head: *const Head<HEAD_LONG>) -> Option<()> {
 
 /// The socket is gone.
 #[inline(always)]
-pub(crate) fn forget(sock: u64) {
-    let _ = HEADS.remove(place(sock, 0));
-    let _ = HEADS.remove(place(sock, 1));
+pub(crate) fn forget(sock: u64, socket: &Socket) {
+    if !Socket::is_told_at_first(socket.wire_number) {
+        let _ = HEADS.remove(place(sock, 0));
+        let _ = HEADS.remove(place(sock, 1));
+    }
 }

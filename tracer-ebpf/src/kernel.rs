@@ -5,9 +5,14 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user,
-    generated::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
+    generated::{
+        bpf_get_current_task, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns,
+    },
 };
-use tracer_ebpf::{Address, Config, KernelOffsets, tcp_state::LISTEN};
+use tracer_ebpf::{
+    Address, Config, KernelOffsets,
+    tcp_state::{ESTABLISHED, LISTEN},
+};
 
 /// Filled in by the loader.
 // SAFETY: all bytes zero is a value of a struct of integers.
@@ -56,6 +61,13 @@ pub(crate) fn read<T>(base: u64, offset: u32) -> Option<T> {
 pub(crate) fn read_user<T>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address; every `T` here is plain data.
     unsafe { bpf_probe_read_user(address as *const T).ok() }
+}
+
+/// A pointer that the verifier knows the type of, as the number that it is: a typed one may not be
+/// added to.
+#[inline(always)]
+pub(crate) fn untyped(pointer: u64) -> Option<u64> {
+    read(&raw const pointer as u64, 0)
 }
 
 /// Nanoseconds since boot, suspension included.
@@ -154,6 +166,58 @@ pub(crate) fn netns(sock: u64) -> u32 {
     read::<u64>(sock, offset!(skc_net))
         .and_then(|net| read(net, offset!(net_inum)))
         .unwrap_or(0)
+}
+
+/// Up to where the kernel has handed bytes out (`copied_seq`), and has them in order (`rcv_nxt`).
+#[inline(always)]
+pub(crate) fn received(sock: u64) -> Option<(u32, u32)> {
+    Some((
+        read(sock, offset!(copied_seq))?,
+        read(sock, offset!(rcv_nxt))?,
+    ))
+}
+
+/// Payload bytes that lie in the socket, which is or was in `state`.
+#[inline(always)]
+pub(crate) fn unread(sock: u64, state: u8) -> u32 {
+    let Some((copied, expected)) = received(sock) else {
+        return 0;
+    };
+    let bytes = expected.wrapping_sub(copied);
+    // The peer's FIN takes a number too. Where it may not have come, a byte is the smaller error.
+    if bytes != 0 && state != ESTABLISHED {
+        bytes - 1
+    } else {
+        bytes
+    }
+}
+
+/// Smoothed round-trip time in microseconds, 0 where there is none yet.
+#[inline(always)]
+pub(crate) fn round_trip(sock: u64) -> u32 {
+    read::<u32>(sock, offset!(srtt_us)).unwrap_or(0) >> 3
+}
+
+/// `TCP_CHRONO_RWND_LIMITED`, and its place among `tcp_sock.chrono_stat`, which has none for the first.
+const RWND_LIMITED: u8 = 2;
+const RWND_LIMITED_AT: u32 = 4;
+
+/// One more than the jiffies for which the peer's window has kept the socket from sending
+/// (`tcp_get_info_chrono_stats` in `net/ipv4/tcp.c`); 0 where it cannot be read.
+#[inline(always)]
+pub(crate) fn limited(sock: u64) -> u32 {
+    let Some(before) = read::<u32>(sock, offset!(chrono_stat) + RWND_LIMITED_AT) else {
+        return 0;
+    };
+    let running = read::<u8>(sock, offset!(chrono_type)).map(|kind| kind & 3);
+    let since = if running == Some(RWND_LIMITED) {
+        let start: u32 = read(sock, offset!(chrono_start)).unwrap_or(0);
+        // SAFETY: a helper without arguments.
+        (unsafe { bpf_jiffies64() } as u32).wrapping_sub(start)
+    } else {
+        0
+    };
+    before.wrapping_add(since).wrapping_add(1)
 }
 
 /// A length between 1 and `N`. It is read behind the compiler, which would leave out a comparison whose

@@ -25,9 +25,15 @@ macro_rules! record {
     };
 }
 
+mod arrivals;
+mod codes;
+mod gaps;
 mod maps;
 mod turns;
 
+pub use arrivals::Read;
+pub use codes::*;
+pub use gaps::{BULK, FULL, STALL};
 pub use maps::{Config, KernelOffsets, Listener, Loss, Socket, Target, Tuple};
 pub use turns::{begins_request, http_status};
 
@@ -56,92 +62,6 @@ record! {
         /// When it happened.
         pub at: u64,
     }
-}
-
-/// A [`Change`] (with a [`Stack`] behind it if `FLAG_STACK`).
-pub const KIND_CHANGE: u16 = 1;
-/// An [`Exchange`].
-pub const KIND_EXCHANGE: u16 = 2;
-/// A [`Head`] of a request.
-pub const KIND_HEAD: u16 = 3;
-/// A [`Decision`] with a [`Stack`] behind it.
-pub const KIND_DECISION: u16 = 4;
-/// A [`ProcessChange`].
-pub const KIND_PROCESS: u16 = 5;
-/// A [`Packet`] (in the packets' own ring).
-pub const KIND_PACKET: u16 = 6;
-
-/// A [`Stack`] follows the record.
-pub const FLAG_STACK: u32 = 1;
-/// The owner in the record is not the thread the event happened in, but the socket's last one.
-pub const FLAG_LAST_OWNER: u32 = 2;
-/// The socket waits for a response: a request was sent or read, nothing was answered.
-pub const FLAG_AWAITING: u32 = 4;
-/// The exchange is complete: the next one has begun.
-pub const FLAG_COMPLETE: u32 = 8;
-/// The owner is the process that listens, not one seen using the socket.
-pub const FLAG_LISTENER: u32 = 16;
-/// We ended the connection at once, without FIN: `CHANGE_LOCAL_CLOSED` was told with it, and
-/// `CHANGE_CLOSED` follows with it too.
-pub const FLAG_ABORT: u32 = 32;
-
-/// `connect` was called; the local port may not be known yet.
-pub const CHANGE_CONNECTING: u16 = 1;
-/// The connecting socket's local address is known now.
-pub const CHANGE_ADDRESSED: u16 = 2;
-/// An incoming connection was established.
-pub const CHANGE_ACCEPTED: u16 = 3;
-/// A socket used by a target that was there before tracing began.
-pub const CHANGE_FOUND: u16 = 4;
-/// The connecting socket was established.
-pub const CHANGE_ESTABLISHED: u16 = 5;
-/// The peer's FIN arrived.
-pub const CHANGE_PEER_CLOSED: u16 = 6;
-/// Our side was shut down or closed.
-pub const CHANGE_LOCAL_CLOSED: u16 = 7;
-/// The socket is closed for good; `error`, the byte counts, `srtt_us` and `retransmits` are set.
-pub const CHANGE_CLOSED: u16 = 8;
-/// RST was sent; `reason` is `enum sk_rst_reason`, or `u32::MAX` where the kernel has none.
-pub const CHANGE_RESET_SENT: u16 = 9;
-/// RST arrived.
-pub const CHANGE_RESET_RECEIVED: u16 = 10;
-/// A segment was sent again.
-pub const CHANGE_RETRANSMITTED: u16 = 11;
-/// A packet was dropped; `reason` is `enum skb_drop_reason`.
-pub const CHANGE_DROPPED: u16 = 12;
-
-/// `net/http.(*persistConn).closeLocked`.
-pub const DECIDER_TRANSPORT_CLOSE: u16 = 1;
-/// `net/http.(*persistConn).cancelRequest`.
-pub const DECIDER_TRANSPORT_CANCEL: u16 = 2;
-/// The closure in `net/http.setRequestCancel` that asks whether `http.Client.Timeout` ran out.
-pub const DECIDER_CLIENT_TIMEOUT: u16 = 3;
-
-/// A target forked.
-pub const PROCESS_FORKED: u16 = 1;
-/// A target called `execve`.
-pub const PROCESS_EXECED: u16 = 2;
-/// A target's last thread ended.
-pub const PROCESS_EXITED: u16 = 3;
-
-/// `TCP_ESTABLISHED` and its kin, `include/net/tcp_states.h`.
-pub mod tcp_state {
-    /// Both sides may send.
-    pub const ESTABLISHED: u8 = 1;
-    /// SYN sent, no answer yet.
-    pub const SYN_SENT: u8 = 2;
-    /// SYN received and answered.
-    pub const SYN_RECV: u8 = 3;
-    /// We closed first.
-    pub const FIN_WAIT1: u8 = 4;
-    /// The end.
-    pub const CLOSE: u8 = 7;
-    /// The peer closed first.
-    pub const CLOSE_WAIT: u8 = 8;
-    /// Both closed, the peer first.
-    pub const LAST_ACK: u8 = 9;
-    /// A listener.
-    pub const LISTEN: u8 = 10;
 }
 
 record! {
@@ -217,12 +137,8 @@ record! {
 }
 
 record! {
-    /// A request and its response.
-    pub struct Exchange = 104 {
-        /// `FLAG_COMPLETE` or not.
-        pub header: Header,
-        /// [`Socket::id`].
-        pub socket: u64,
+    /// A request and its response, by the calls of the process.
+    pub struct Turn = 64 {
         /// First byte of the request.
         pub started: u64,
         /// Last byte of the request.
@@ -235,14 +151,75 @@ record! {
         pub request_bytes: u64,
         /// Payload bytes.
         pub response_bytes: u64,
-        /// Who sent or read the request.
-        pub owner: Owner,
+        /// When the first byte of what the process reads of it (server: the request, client: the response)
+        /// lay in the socket; 0 where that is not known exactly.
+        pub arrived: u64,
         /// From 0 on each socket.
         pub number: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+}
+
+record! {
+    /// An exchange is told.
+    pub struct Exchange = 120 {
+        /// `FLAG_COMPLETE` or not.
+        pub header: Header,
+        /// [`Socket::id`].
+        pub socket: u64,
+        /// What it was.
+        pub turn: Turn,
+        /// Who sent or read the request.
+        pub owner: Owner,
+        /// Smoothed round-trip time, microseconds; 0 where unknown.
+        pub srtt_us: u32,
         /// HTTP/1 status, or 0.
         pub status: u16,
         /// Zero.
         pub _pad: u16,
+    }
+}
+
+record! {
+    /// No call of the process moved a byte of a message for [`STALL`], between two that did.
+    pub struct Stall = 80 {
+        /// `what` is the message that stopped, `PHASE_…`; `FLAG_RESUMED` or not.
+        pub header: Header,
+        /// [`Socket::id`].
+        pub socket: u64,
+        /// The last byte before the gap.
+        pub from: u64,
+        /// The first byte after it, or the socket's end.
+        pub until: u64,
+        /// Bytes of the message before it.
+        pub bytes_before: u64,
+        /// Receiving: when the bytes that ended it lay in the socket, or 0.
+        pub arrived: u64,
+        /// Sending: when the process first found the buffer full, or 0.
+        pub buffer_full: u64,
+        /// Sending: jiffies for which the peer's window kept the socket from sending.
+        pub window_limited: u32,
+        /// Sending: segments sent again.
+        pub retransmits: u32,
+        /// [`Turn::number`].
+        pub number: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+}
+
+record! {
+    /// A socket ends with bytes in it that the process has not read.
+    pub struct Unread = 40 {
+        /// `at` is the socket's end.
+        pub header: Header,
+        /// [`Socket::id`].
+        pub socket: u64,
+        /// Since when the first of them lies there.
+        pub since: u64,
+        /// How many.
+        pub bytes: u64,
     }
 }
 
@@ -271,7 +248,7 @@ const _: () = assert!(size_of::<Head<HEAD_SHORT>>() == 256);
 const _: () = assert!(size_of::<Head<HEAD_LONG>>() == 1024);
 
 record! {
-    /// A decider ran. A [`Stack`] follows.
+    /// A decider ran. A [`Stack`] follows if `FLAG_STACK`.
     pub struct Decision = 160 {
         /// `what` is a `DECIDER_…`.
         pub header: Header,
@@ -333,47 +310,31 @@ const _: () = assert!(size_of::<Packet<PACKET_LONG>>() == 160);
 
 record! {
     /// A socket in a process's file table, from the iterator.
-    pub struct FoundSocket = 72 {
+    pub struct FoundSocket = 88 {
         /// The `struct sock`: the key of the map of sockets.
         pub sock: u64,
+        /// Its inode, as `/proc/PID/fd` and `sock_diag` name it.
+        pub inode: u64,
         /// Its ends.
         pub address: Address,
         /// The network namespace's inode.
         pub netns: u32,
         /// Whose file table.
         pub tgid: u32,
-        /// Which descriptor.
-        pub fd: u32,
+        /// Sequence number after the last byte that the process read.
+        pub copied: u32,
+        /// Bytes that lie in it unread.
+        pub unread: u32,
+        /// Smoothed round-trip time, microseconds; 0 where unknown.
+        pub srtt_us: u32,
+        /// Jiffies for which the peer's window has kept it from sending.
+        pub limited: u32,
         /// A [`tcp_state`].
         pub state: u8,
         /// Zero.
-        pub _pad: [u8; 11],
+        pub _pad: [u8; 7],
     }
 }
-
-/// The role of a socket that connected.
-pub const ROLE_CLIENT: u8 = 0;
-/// The role of a socket that was accepted.
-pub const ROLE_SERVER: u8 = 1;
-
-/// Nothing went over the socket yet.
-pub const PHASE_NEW: u8 = 0;
-/// The last byte was of a request.
-pub const PHASE_REQUEST: u8 = 1;
-/// The last byte was of a response.
-pub const PHASE_RESPONSE: u8 = 2;
-
-/// A bit of the map of ports: a traced socket has, or had, this local port.
-pub const PORT_USED: u8 = 1;
-/// A bit of the map of ports: a target listens on it.
-pub const PORT_LISTENED: u8 = 2;
-
-/// RST arrived on the socket.
-pub const SOCKET_RESET_RECEIVED: u8 = 1;
-/// [`CHANGE_LOCAL_CLOSED`] was told.
-pub const SOCKET_LOCAL_CLOSED: u8 = 2;
-/// The exchange before was answered by an interim response (`100 Continue`).
-pub const SOCKET_INTERIM: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -397,19 +358,30 @@ mod tests {
                 goid: 0,
                 g: 0,
             },
-            started: 0,
-            request_ended: 0,
-            first_byte: 0,
-            last_byte: 0,
-            request_bytes: 0,
-            response_bytes: 0,
+            turn: Turn {
+                started: 0,
+                request_ended: 0,
+                first_byte: 0,
+                last_byte: 0,
+                request_bytes: 0,
+                response_bytes: 0,
+                arrived: 0,
+                number: 0,
+                _pad: 0,
+            },
             bytes_sent: 0,
             bytes_received: 0,
-            number: 0,
+            arrived: 0,
+            buffer_full: 0,
             wire_number: 0,
             status: [0; 2],
             next_sent: 0,
             next_received: 0,
+            copied: 0,
+            limited: 0,
+            retransmits: 0,
+            lying: 0,
+            _pad: 0,
             role,
             phase: PHASE_NEW,
             wire_phase: PHASE_NEW,

@@ -24,15 +24,16 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_NO_PREALLOC,
     macros::{btf_tracepoint, cgroup_skb, fentry, fexit, kprobe, kretprobe, map, uprobe},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf},
     programs::{
         BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
         SkBuffContext,
     },
 };
 use tracer_ebpf::{
-    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE, HEAD_LONG,
-    Head, Listener, Loss, Socket, Target, Tuple,
+    Address, DECIDER_CLIENT_TIMEOUT, DECIDER_SERVER_SHUTDOWN, DECIDER_TRANSPORT_CANCEL,
+    DECIDER_TRANSPORT_CLOSE, DECIDER_TRANSPORT_DIAL, HEAD_LONG, Head, Listener, Loss, Socket,
+    Target, Tuple,
 };
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
@@ -71,6 +72,12 @@ static CONNECTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
 /// The socket a thread is sending on, from `tcp_sendmsg` to its return (kprobe only).
 #[map]
 static SENDING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
+/// How often a deadline passed in each process that the probe for it sits in. Old ones are pushed out.
+#[map]
+static DEADLINES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
+/// Calls of each target that failed for want of a file descriptor, while somebody counts.
+#[map]
+static REFUSED: LruPerCpuHashMap<u32, u64> = LruPerCpuHashMap::with_max_entries(4096, 0);
 /// What was lost, by `Loss`.
 #[map]
 static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
@@ -201,6 +208,12 @@ fn process_exited(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+#[btf_tracepoint(function = "sys_exit")]
+fn call_ended(ctx: BtfTracePointContext) -> i32 {
+    processes::call_ended(ctx.arg(1));
+    0
+}
+
 // Go's deciders.
 
 #[uprobe]
@@ -221,7 +234,25 @@ fn client_timeout(ctx: ProbeContext) -> u32 {
     0
 }
 
-// Sockets from before.
+#[uprobe]
+fn server_shutdown(ctx: ProbeContext) -> u32 {
+    decisions::decided(&ctx, DECIDER_SERVER_SHUTDOWN);
+    0
+}
+
+#[uprobe]
+fn transport_dial(ctx: ProbeContext) -> u32 {
+    decisions::decided(&ctx, DECIDER_TRANSPORT_DIAL);
+    0
+}
+
+#[uprobe]
+fn deadline_passed(ctx: ProbeContext) -> u32 {
+    decisions::deadline_passed(&ctx);
+    0
+}
+
+// Sockets as they stand.
 
 /// aya-ebpf has no macro for iterators.
 #[unsafe(no_mangle)]

@@ -1,38 +1,32 @@
 //! The values and keys of the maps that both halves use, and what the loader tells the programs.
 
-use crate::{Address, Owner};
+use crate::{Address, Owner, Turn};
 
 record! {
     /// What the kernel half knows of one socket: the value of the map of sockets.
     ///
-    /// Written without a lock by whatever CPU handles the socket. The calls of the process (`phase`,
-    /// `number`, the byte counts and times) and the packets (`wire_phase`, `wire_number`, `next_…`)
-    /// keep to fields of their own, and a half-duplex protocol never has two calls at one turn.
-    pub struct Socket = 160 {
+    /// Written without a lock by whatever CPU handles the socket. The calls of the process (`turn`,
+    /// `phase`, `buffer_full`, `limited`) and the packets (`wire_phase`, `wire_number`, `next_…`,
+    /// `retransmits`) keep to fields of their own, and a half-duplex protocol never has two calls at one
+    /// turn. `arrived` is set by packets and settled by reads: see `arrivals.rs` on what a race does.
+    pub struct Socket = 200 {
         /// Unique in this boot: the nanosecond it was first seen, its last eight bits the CPU.
         pub id: u64,
         /// Its ends.
         pub address: Address,
         /// Who last used it in process context.
         pub owner: Owner,
-        /// First byte of the exchange's request.
-        pub started: u64,
-        /// Its last byte so far.
-        pub request_ended: u64,
-        /// First byte of its response, or 0.
-        pub first_byte: u64,
-        /// Last byte of either.
-        pub last_byte: u64,
-        /// Payload bytes of the request.
-        pub request_bytes: u64,
-        /// Payload bytes of the response.
-        pub response_bytes: u64,
+        /// The exchange it is in, by the process's calls.
+        pub turn: Turn,
         /// Payload bytes of exchanges before this one, sent.
         pub bytes_sent: u64,
         /// Payload bytes of exchanges before this one, read.
         pub bytes_received: u64,
-        /// The exchange, by the process's calls.
-        pub number: u32,
+        /// When the first byte that the process has not read lay in the socket; 0 where there is none, or
+        /// it is not known.
+        pub arrived: u64,
+        /// Since the last byte sent: when the process first found the socket's buffer full, or 0.
+        pub buffer_full: u64,
         /// The exchange, by the packets.
         pub wire_number: u32,
         /// HTTP status of the even and of the odd exchange: by packets, the next response can come
@@ -42,6 +36,17 @@ record! {
         pub next_sent: u32,
         /// Sequence number after the last payload received, by packets.
         pub next_received: u32,
+        /// Sequence number after the last byte that the process read (`LYING_KNOWN`).
+        pub copied: u32,
+        /// At the last byte sent: one more than the jiffies for which the peer's window kept the socket
+        /// from sending until then; 0 where that was not asked.
+        pub limited: u32,
+        /// Segments sent again since the last byte that the process sent.
+        pub retransmits: u16,
+        /// `LYING_…` bits.
+        pub lying: u8,
+        /// Zero.
+        pub _pad: u8,
         /// `ROLE_…`.
         pub role: u8,
         /// `PHASE_…`, by the process's calls.
@@ -78,7 +83,7 @@ record! {
 record! {
     /// A traced process: the value of the map of targets. Offsets in bytes; all zero for a program that
     /// is not Go or whose layout is not known.
-    pub struct Target = 24 {
+    pub struct Target = 32 {
         /// Of the pointer to the running `g`, from the thread's `fs` base; 0 where it is not known.
         pub tls: i32,
         /// `runtime.g.m`.
@@ -89,6 +94,10 @@ record! {
         pub g_goid: u32,
         /// `net/http.persistConn.conn`.
         pub persist_conn_conn: u32,
+        /// `runtime.pollDesc.rseq`.
+        pub poll_read_seq: u32,
+        /// `runtime.pollDesc.wseq`.
+        pub poll_write_seq: u32,
         /// Zero.
         pub _pad: u32,
     }
@@ -96,7 +105,7 @@ record! {
 
 record! {
     /// Where this kernel keeps things, from its BTF; bytes from the beginning of the struct.
-    pub struct KernelOffsets = 108 {
+    pub struct KernelOffsets = 132 {
         /// `sock_common.skc_family`.
         pub skc_family: u32,
         /// `sock_common.skc_state`.
@@ -127,6 +136,16 @@ record! {
         pub srtt_us: u32,
         /// `tcp_sock.total_retrans`.
         pub total_retrans: u32,
+        /// `tcp_sock.copied_seq`.
+        pub copied_seq: u32,
+        /// `tcp_sock.rcv_nxt`.
+        pub rcv_nxt: u32,
+        /// `tcp_sock.chrono_type` (its lowest two bits).
+        pub chrono_type: u32,
+        /// `tcp_sock.chrono_start`.
+        pub chrono_start: u32,
+        /// `tcp_sock.chrono_stat`.
+        pub chrono_stat: u32,
         /// `sk_buff.sk`.
         pub skb_sk: u32,
         /// `sk_buff.head`.
@@ -149,6 +168,8 @@ record! {
         pub file_inode: u32,
         /// `inode.i_mode`.
         pub inode_mode: u32,
+        /// `inode.i_ino`.
+        pub inode_number: u32,
         /// `socket.sk`.
         pub socket_sk: u32,
     }
@@ -178,11 +199,13 @@ pub enum Loss {
     Tuples = 4,
     /// The map of targets is full: a child is not followed.
     Targets = 5,
+    /// The map of listeners is full: what a target accepts is seen from its first use on.
+    Listeners = 6,
 }
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
     /// Each, in order of its index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Events,
@@ -191,5 +214,6 @@ impl Loss {
         Self::Sockets,
         Self::Tuples,
         Self::Targets,
+        Self::Listeners,
     ];
 }

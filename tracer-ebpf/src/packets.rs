@@ -15,12 +15,15 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     Address, Header, KIND_PACKET, Loss, PACKET_LONG, PACKET_SHORT, PORT_LISTENED, PORT_USED,
-    Packet, Socket, begins_request, http_status,
+    Packet, Socket, http_status,
 };
 
 use crate::{
-    CONNECTING, EVENTS, HANDSHAKES, PACKETS, PORTS, SOCKETS, TUPLES, heads,
-    kernel::{AF_INET, AF_INET6, bounded, fresh_id, now, offset, packets_wanted, read, task},
+    CONNECTING, HANDSHAKES, PACKETS, PORTS, SOCKETS, TUPLES, heads,
+    kernel::{
+        AF_INET, AF_INET6, bounded, fresh_id, now, offset, packets_wanted, read, received, task,
+        untyped,
+    },
     losses, sockets,
 };
 
@@ -34,7 +37,8 @@ const TCP: usize = 14;
 
 /// What is read of a packet.
 struct Segment {
-    address: Address,
+    local_port: u16,
+    remote_port: u16,
     headers: u32,
     length: u32,
     sequence: u32,
@@ -44,47 +48,63 @@ struct Segment {
 /// A packet passes; it is never changed or held up.
 #[inline(always)]
 pub(crate) fn seen(skb: *mut __sk_buff, outgoing: bool) -> Option<()> {
-    let mut segment = parse(skb, outgoing)?;
-    let (sock, id) = owner(&segment, outgoing)?;
-    if segment.length > segment.headers
-        && let Some(pointer) = SOCKETS.get_ptr_mut(sock)
-    {
-        // SAFETY: an element of the map; see `Socket` on who writes what.
-        let socket = unsafe { &mut *pointer };
-        if socket.id == id {
-            turn(skb, &segment, sock, socket, outgoing);
-        }
-    }
-    if packets_wanted() {
-        if !outgoing && bits(segment.address.remote_port) & PORT_USED != 0 {
-            mirror(&mut segment.address);
-            // SAFETY: the value is not read.
-            if unsafe { TUPLES.get(&segment.address) }.is_some() {
-                return None; // captured when it was sent
+    let segment = parse(skb, outgoing)?;
+    let (id, at) = match known(skb, &segment) {
+        Some((sock, socket)) => {
+            let at = now();
+            if segment.length > segment.headers {
+                turn(skb, &segment, at, sock, socket, outgoing);
             }
+            (socket.id, at)
         }
+        None => (owner(skb, &segment, outgoing)?, now()),
+    };
+    if packets_wanted() && !(!outgoing && captured_when_sent(skb, &segment)) {
         if segment.headers as usize <= PACKET_SHORT {
-            capture::<PACKET_SHORT>(skb, &segment, id, outgoing);
+            capture::<PACKET_SHORT>(skb, &segment, at, id, outgoing);
         } else {
-            capture::<PACKET_LONG>(skb, &segment, id, outgoing);
+            capture::<PACKET_LONG>(skb, &segment, at, id, outgoing);
         }
     }
     Some(())
 }
 
-/// The socket that a packet belongs to and its name; no socket yet during a handshake.
+/// The traced socket that the kernel has found for the packet already. Its ports are compared, since the
+/// entry may be of an older socket at that address.
 #[inline(always)]
-fn owner(segment: &Segment, outgoing: bool) -> Option<(u64, u64)> {
-    let port = bits(segment.address.local_port);
+fn known(skb: *mut __sk_buff, segment: &Segment) -> Option<(u64, &'static mut Socket)> {
+    if bits(segment.local_port) & PORT_USED == 0 {
+        return None;
+    }
+    // SAFETY: the verifier checks the access to the context.
+    let sock = unsafe { (*skb).__bindgen_anon_2.sk } as u64;
+    let pointer = SOCKETS.get_ptr_mut(sock)?;
+    // SAFETY: an element of the map; see `Socket` on who writes what.
+    let socket = unsafe { &mut *pointer };
+    let ends = &socket.address;
+    (ends.local_port == segment.local_port && ends.remote_port == segment.remote_port)
+        .then_some((sock, socket))
+}
+
+/// The name of the socket that a packet belongs to, where it is not known by the kernel's pointer: its
+/// handshake is not done, or it is closed and this is its last word.
+#[inline(always)]
+fn owner(skb: *mut __sk_buff, segment: &Segment, outgoing: bool) -> Option<u64> {
+    let port = bits(segment.local_port);
     let begins = segment.flags & (SYN | ACK) == SYN;
+    let handshake = port & PORT_LISTENED != 0 && packets_wanted();
+    if port & PORT_USED == 0 && !handshake && !(begins && outgoing) {
+        return None; // a stranger's
+    }
+    let address = address(skb, segment, outgoing)?;
     if port & PORT_USED != 0 {
         // SAFETY: the value is only replaced as a whole.
-        if let Some(tuple) = unsafe { TUPLES.get(&segment.address) } {
+        if let Some(tuple) = unsafe { TUPLES.get(&address) } {
             if !(begins && !outgoing) {
-                return Some((tuple.sock, tuple.socket));
+                return Some(tuple.socket);
             }
             // A new connection from the addresses of an old one.
-            let _ = TUPLES.remove(&segment.address);
+            let _ = TUPLES.remove(&address);
         }
     }
     if begins && outgoing {
@@ -93,21 +113,35 @@ fn owner(segment: &Segment, outgoing: bool) -> Option<(u64, u64)> {
         let sock = *unsafe { CONNECTING.get(task()) }?;
         let socket = sockets::addressed(sock)?;
         // SAFETY: an element of the map; see `Socket` on who writes what.
-        return Some((sock, unsafe { (*socket).id }));
+        return Some(unsafe { (*socket).id });
     }
-    if port & PORT_LISTENED == 0 || !packets_wanted() {
+    if !handshake {
         return None;
     }
     // SAFETY: as above.
-    if let Some(&id) = unsafe { HANDSHAKES.get(&segment.address) } {
-        return Some((0, id));
+    if let Some(&id) = unsafe { HANDSHAKES.get(&address) } {
+        return Some(id);
     }
     if !begins {
         return None;
     }
     let id = fresh_id(now());
-    let _ = HANDSHAKES.insert(&segment.address, id, u64::from(BPF_ANY));
-    Some((0, id))
+    let _ = HANDSHAKES.insert(&address, id, u64::from(BPF_ANY));
+    Some(id)
+}
+
+/// A packet that comes in is of a traced socket on this host, too, and was captured as it was sent.
+#[inline(always)]
+fn captured_when_sent(skb: *mut __sk_buff, segment: &Segment) -> bool {
+    if bits(segment.remote_port) & PORT_USED == 0 {
+        return false;
+    }
+    let Some(mut address) = address(skb, segment, false) else {
+        return false;
+    };
+    mirror(&mut address);
+    // SAFETY: the value is not read.
+    unsafe { TUPLES.get(&address) }.is_some()
 }
 
 /// What is known of a local port.
@@ -119,8 +153,8 @@ fn bits(port: u16) -> u8 {
         .map_or(0, |bits| unsafe { core::ptr::read_volatile(bits) })
 }
 
-/// The headers, from the packet's linear part, where the stack keeps them. No helper is called, since
-/// most packets are not ours.
+/// The headers, from the packet's linear part, where the stack keeps them. No helper is called, and
+/// no address is read, since most packets are not ours.
 #[inline(always)]
 fn parse(skb: *mut __sk_buff, outgoing: bool) -> Option<Segment> {
     // SAFETY: the verifier checks the accesses to the context.
@@ -130,8 +164,6 @@ fn parse(skb: *mut __sk_buff, outgoing: bool) -> Option<Segment> {
     if data + IPV4 + TCP > end {
         return None;
     }
-    // SAFETY: all bytes zero is a value of a struct of integers.
-    let mut address: Address = unsafe { core::mem::zeroed() };
     let first: u8 = at(data);
     let tcp = match first {
         // With options, and in fragments, TCP is not followed.
@@ -140,28 +172,22 @@ fn parse(skb: *mut __sk_buff, outgoing: bool) -> Option<Segment> {
             if at::<u8>(data + 9) != PROTOCOL_TCP || fragment & 0x1fff != 0 {
                 return None;
             }
-            let (source, destination): ([u8; 4], [u8; 4]) = (at(data + 12), at(data + 16));
-            let (local, remote) = ordered(source, destination, outgoing);
-            address.family = AF_INET;
-            address.local[..4].copy_from_slice(&local);
-            address.remote[..4].copy_from_slice(&remote);
             IPV4
         }
         0x60..=0x6f => {
             if data + IPV6 + TCP > end || at::<u8>(data + 6) != PROTOCOL_TCP {
                 return None; // extension headers before TCP are not followed
             }
-            address.family = AF_INET6;
-            (address.local, address.remote) = ordered(at(data + 8), at(data + 24), outgoing);
             IPV6
         }
         _ => return None,
     };
     let header = data + tcp;
     let ports = (u16::from_be(at(header)), u16::from_be(at(header + 2)));
-    (address.local_port, address.remote_port) = ordered(ports.0, ports.1, outgoing);
+    let (local_port, remote_port) = ordered(ports.0, ports.1, outgoing);
     Some(Segment {
-        address,
+        local_port,
+        remote_port,
         headers: tcp as u32 + u32::from(at::<u8>(header + 12) >> 4) * 4,
         length,
         sequence: u32::from_be(at(header + 4)),
@@ -169,11 +195,40 @@ fn parse(skb: *mut __sk_buff, outgoing: bool) -> Option<Segment> {
     })
 }
 
+/// Both ends of a packet that was parsed.
+#[inline(always)]
+fn address(skb: *mut __sk_buff, segment: &Segment, outgoing: bool) -> Option<Address> {
+    // SAFETY: the verifier checks the accesses to the context.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    // SAFETY: all bytes zero is a value of a struct of integers.
+    let mut address: Address = unsafe { core::mem::zeroed() };
+    address.local_port = segment.local_port;
+    address.remote_port = segment.remote_port;
+    if data + IPV4 > end {
+        return None;
+    }
+    if at::<u8>(data) == 0x45 {
+        let (source, destination): ([u8; 4], [u8; 4]) = (at(data + 12), at(data + 16));
+        let (local, remote) = ordered(source, destination, outgoing);
+        address.family = AF_INET;
+        address.local[..4].copy_from_slice(&local);
+        address.remote[..4].copy_from_slice(&remote);
+    } else {
+        if data + IPV6 > end {
+            return None;
+        }
+        address.family = AF_INET6;
+        (address.local, address.remote) = ordered(at(data + 8), at(data + 24), outgoing);
+    }
+    Some(address)
+}
+
 /// A value in the packet's linear part, which the caller has compared with its end.
 #[inline(always)]
 fn at<T: Copy>(address: usize) -> T {
-    // SAFETY: the verifier refuses a read that was not compared; every `T` here is plain data.
-    unsafe { (address as *const T).read_unaligned() }
+    // SAFETY: the verifier refuses a read that was not compared, or whose alignment this kernel does not
+    // bear; every `T` here is plain data. (`read_unaligned` would be taken apart into bytes.)
+    unsafe { (address as *const T).read_volatile() }
 }
 
 /// Ours and theirs, of a source and a destination.
@@ -188,15 +243,24 @@ fn ordered<T>(source: T, destination: T, outgoing: bool) -> (T, T) {
 
 /// A segment with payload: where it begins a message, its head is taken.
 #[inline(always)]
-fn turn(skb: *mut __sk_buff, segment: &Segment, sock: u64, socket: &mut Socket, outgoing: bool) {
+fn turn(
+    skb: *mut __sk_buff,
+    segment: &Segment,
+    at: u64,
+    sock: u64,
+    socket: &mut Socket,
+    outgoing: bool,
+) {
     let payload = segment.length - segment.headers;
+    if !outgoing {
+        let kernel = || received(untyped(sock)?);
+        socket.arrives(segment.sequence, payload, || at, kernel);
+    }
     if !socket.begins_message(outgoing, segment.sequence, payload) {
         return;
     }
     if socket.asks(outgoing) {
-        if load(skb, segment.headers).is_some_and(|bytes| begins_request(&bytes)) {
-            heads::keep(skb, segment.headers, payload, sock, socket);
-        }
+        heads::seen(skb, segment.headers, payload, at, sock, socket);
     } else if let Some(line) = load(skb, segment.headers) {
         socket.set_status(http_status(&line));
     }
@@ -204,7 +268,13 @@ fn turn(skb: *mut __sk_buff, segment: &Segment, sock: u64, socket: &mut Socket, 
 
 /// Copies the headers into the packets' ring.
 #[inline(always)]
-fn capture<const N: usize>(skb: *mut __sk_buff, segment: &Segment, socket: u64, outgoing: bool) {
+fn capture<const N: usize>(
+    skb: *mut __sk_buff,
+    segment: &Segment,
+    at: u64,
+    socket: u64,
+    outgoing: bool,
+) {
     let Some(mut entry) = PACKETS.reserve::<Packet<N>>(0) else {
         losses::count(Loss::Packets);
         return;
@@ -217,7 +287,7 @@ fn capture<const N: usize>(skb: *mut __sk_buff, segment: &Segment, socket: u64, 
             kind: KIND_PACKET,
             what: 0,
             flags: 0,
-            at: now(),
+            at,
         });
         (*packet).socket = socket;
         (*packet).ifindex = (*skb).ifindex;

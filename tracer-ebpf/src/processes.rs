@@ -1,7 +1,8 @@
 //! Children follow their parent.
 //!
 //! On `sched_process_fork`, `_exec` and `_exit`, in the context of the process itself; a fork of a
-//! stranger costs one look-up.
+//! stranger costs one look-up. And what they are refused: `sys_exit` is passed by every system call of
+//! the host at some 45 ns, so it is attached only while a target is short of file descriptors.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use tracer_ebpf::{
@@ -9,7 +10,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    EVENTS, TARGETS,
+    EVENTS, REFUSED, TARGETS,
     kernel::{current, now, offset, read},
     losses,
 };
@@ -52,6 +53,27 @@ pub(crate) fn exited() -> Option<()> {
         return None;
     }
     tell(PROCESS_EXITED, tgid, 0)
+}
+
+/// `-EMFILE` and `-ENFILE`: the process's, or the host's, file descriptors ran out.
+const OUT_OF_DESCRIPTORS: [i64; 2] = [-24, -23];
+
+/// `sys_exit(regs, ret)`
+#[inline(always)]
+pub(crate) fn call_ended(result: i64) -> Option<()> {
+    if result != OUT_OF_DESCRIPTORS[0] && result != OUT_OF_DESCRIPTORS[1] {
+        return None;
+    }
+    let (tgid, _) = current();
+    // SAFETY: the value is not read.
+    unsafe { TARGETS.get(tgid) }?;
+    if let Some(calls) = REFUSED.get_ptr_mut(tgid) {
+        // SAFETY: the element of this CPU; a call does not end within another one's end.
+        unsafe { *calls += 1 };
+    } else {
+        let _ = REFUSED.insert(tgid, 1, 0);
+    }
+    Some(())
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use aya_ebpf::{
     helpers::generated::bpf_get_stack,
 };
 use tracer_ebpf::{
-    CHANGE_ACCEPTED, CHANGE_ADDRESSED, CHANGE_CLOSED, CHANGE_CONNECTING, CHANGE_DROPPED,
+    Address, CHANGE_ACCEPTED, CHANGE_ADDRESSED, CHANGE_CLOSED, CHANGE_CONNECTING, CHANGE_DROPPED,
     CHANGE_ESTABLISHED, CHANGE_FOUND, CHANGE_LOCAL_CLOSED, CHANGE_PEER_CLOSED,
     CHANGE_RESET_RECEIVED, CHANGE_RESET_SENT, CHANGE_RETRANSMITTED, Change, FLAG_ABORT,
     FLAG_AWAITING, FLAG_LAST_OWNER, FLAG_LISTENER, FLAG_STACK, Header, KIND_CHANGE, Listener, Loss,
@@ -26,7 +26,10 @@ use crate::{
     CONNECTING, EVENTS, HANDSHAKES, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
     goroutine::read_owner,
     heads,
-    kernel::{current, fresh_id, is_tcp, netns, now, offset, read, read_address, task},
+    kernel::{
+        current, fresh_id, is_tcp, netns, now, offset, packets_wanted, read, read_address,
+        round_trip, task,
+    },
     losses,
 };
 
@@ -109,12 +112,14 @@ fn accepted(sock: u64) -> Option<()> {
     let socket = enter(sock, ROLE_SERVER)?;
     socket.owner.tgid = tgid;
     read_address(sock, &mut socket.address)?;
-    // SAFETY: the value is only replaced as a whole.
-    if let Some(&id) = unsafe { HANDSHAKES.get(&socket.address) } {
-        socket.id = id;
-        let _ = HANDSHAKES.remove(&socket.address);
+    if packets_wanted() {
+        // SAFETY: the value is only replaced as a whole.
+        if let Some(&id) = unsafe { HANDSHAKES.get(&socket.address) } {
+            socket.id = id;
+            let _ = HANDSHAKES.remove(&socket.address);
+        }
     }
-    learn_address(sock, socket)?;
+    enter_address(sock, socket);
     tell_of(
         CHANGE_ACCEPTED,
         SYN_RECV,
@@ -136,7 +141,12 @@ fn listening(sock: u64) -> Option<()> {
         port,
         _pad: 0,
     };
-    let _ = LISTENERS.insert(listener, tgid, u64::from(BPF_ANY));
+    if LISTENERS
+        .insert(listener, tgid, u64::from(BPF_ANY))
+        .is_err()
+    {
+        losses::count(Loss::Listeners);
+    }
     mark_port(port, PORT_LISTENED);
     None
 }
@@ -174,9 +184,15 @@ fn closed_by_us(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
     // SAFETY: an element of the map; see `Socket` on who writes what.
     let socket = unsafe { &mut *pointer };
     socket.flags |= SOCKET_LOCAL_CLOSED;
+    exchanges::tell_stuck(sock, socket);
     let Some(target) = current_target() else {
         return tell_of(CHANGE_LOCAL_CLOSED, old, FLAG_LAST_OWNER, 0, 0, socket);
     };
+    if socket.is_complete() && !socket.is_unusual() {
+        // An ordinary end: nobody will ask which line it was, and a stack is dear.
+        read_owner(target, &mut socket.owner);
+        return tell_of(CHANGE_LOCAL_CLOSED, old, 0, 0, 0, socket);
+    }
     with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, 0, socket, target)
 }
 
@@ -203,10 +219,10 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
         with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, abort, socket, target);
     }
     heads::tell(sock, socket);
-    exchanges::tell(socket, 0, now());
-    heads::forget(sock);
+    exchanges::tell_end(sock, socket, old);
+    heads::forget(sock, socket);
     let retransmits: u32 = read(sock, offset!(total_retrans)).unwrap_or(0);
-    let srtt_us: u32 = read(sock, offset!(srtt_us)).unwrap_or(0) >> 3;
+    let srtt_us = round_trip(sock);
     let entry = reserve::<Change>();
     if let Some(mut entry) = entry {
         let change = entry.as_mut_ptr();
@@ -227,7 +243,35 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
 /// `tcp_send_reset(sk, skb, reason)`; without a socket it answers a stranger.
 #[inline(always)]
 pub(crate) fn reset_sent(sock: u64, reason: u32) -> Option<()> {
-    tell(sock, CHANGE_RESET_SENT, 0, reason)
+    if SOCKETS.get_ptr(sock).is_some() {
+        return tell(sock, CHANGE_RESET_SENT, 0, reason);
+    }
+    if sock == 0 {
+        return None;
+    }
+    // An abort changes the state first, so all that is left of the socket are its ends.
+    // SAFETY: all bytes zero is a value of a struct of integers.
+    let mut address: Address = unsafe { core::mem::zeroed() };
+    read_address(sock, &mut address)?;
+    // SAFETY: the value is only replaced as a whole.
+    let socket = unsafe { TUPLES.get(&address) }?.socket;
+    let mut entry = reserve::<Change>()?;
+    let change = entry.as_mut_ptr();
+    // SAFETY: `change` points to a whole reserved `Change`, which is set from end to end.
+    unsafe {
+        change.write_bytes(0, 1);
+        (*change).header = Header {
+            kind: KIND_CHANGE,
+            what: CHANGE_RESET_SENT,
+            flags: FLAG_LAST_OWNER,
+            at: now(),
+        };
+        (*change).socket = socket;
+        (*change).address = address;
+        (*change).number = reason;
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    Some(())
 }
 
 /// `tcp_receive_reset(sk)`.
@@ -242,8 +286,12 @@ pub(crate) fn reset_received(sock: u64) -> Option<()> {
 /// `tcp_retransmit_skb(sk, …)`.
 #[inline(always)]
 pub(crate) fn retransmitted(sock: u64) -> Option<()> {
+    let pointer = SOCKETS.get_ptr_mut(sock)?;
+    // SAFETY: an element of the map; see `Socket` on who writes what.
+    let socket = unsafe { &mut *pointer };
+    socket.retransmits = socket.retransmits.saturating_add(1);
     let state: u8 = read(sock, offset!(skc_state))?;
-    tell(sock, CHANGE_RETRANSMITTED, state, 0)
+    tell_of(CHANGE_RETRANSMITTED, state, FLAG_LAST_OWNER, 0, 0, socket)
 }
 
 /// `kfree_skb(skb, …, reason)`: a packet of a socket of ours was dropped on its way out or in.
@@ -292,6 +340,13 @@ fn enter(sock: u64, role: u8) -> Option<&'static mut Socket> {
 #[inline(always)]
 fn learn_address(sock: u64, socket: &mut Socket) -> Option<()> {
     read_address(sock, &mut socket.address)?;
+    enter_address(sock, socket);
+    Some(())
+}
+
+/// Enters the addresses, so that packets find the socket.
+#[inline(always)]
+fn enter_address(sock: u64, socket: &Socket) {
     let tuple = Tuple {
         sock,
         socket: socket.id,
@@ -303,7 +358,6 @@ fn learn_address(sock: u64, socket: &mut Socket) -> Option<()> {
         losses::count(Loss::Tuples);
     }
     mark_port(socket.address.local_port, PORT_USED);
-    Some(())
 }
 
 #[inline(always)]

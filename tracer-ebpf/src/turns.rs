@@ -6,7 +6,10 @@
 //! each message). Both see the same turns in the same order, so the number of an exchange joins what
 //! they tell, although the packets of a message come before the call that reads it returns.
 
-use crate::{PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT, SOCKET_INTERIM, Socket};
+use crate::{
+    Exchange, Header, KIND_EXCHANGE, PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT,
+    SOCKET_INTERIM, Socket, Turn,
+};
 
 /// Exchanges of each connection that are told whatever they were.
 const TOLD_AT_FIRST: u32 = 64;
@@ -31,13 +34,24 @@ impl Socket {
     /// a gap in the numbers, so that a connection under full load costs no record at all.
     #[inline(always)]
     pub fn is_remarkable(&self) -> bool {
+        Self::is_told_at_first(self.turn.number) || self.is_unusual()
+    }
+
+    /// Whether the exchange so far was slow, went wrong or took an interim response.
+    #[inline(always)]
+    pub fn is_unusual(&self) -> bool {
         let status = self.status();
         let interim = status != 0 && status < 200;
-        self.number < TOLD_AT_FIRST
-            || interim
+        interim
             || status >= 400
             || self.flags & SOCKET_INTERIM != 0
-            || self.last_byte - self.started >= SLOW
+            || self.turn.last_byte - self.turn.started >= SLOW
+    }
+
+    /// Whether an exchange of this number is told whatever becomes of it.
+    #[inline(always)]
+    pub fn is_told_at_first(number: u32) -> bool {
+        number < TOLD_AT_FIRST
     }
 
     /// Forgets the exchange that is over.
@@ -50,10 +64,11 @@ impl Socket {
             self.flags &= !SOCKET_INTERIM;
         }
         (self.bytes_sent, self.bytes_received) = self.totals();
-        self.request_bytes = 0;
-        self.response_bytes = 0;
-        self.first_byte = 0;
-        self.number += 1;
+        self.turn.request_bytes = 0;
+        self.turn.response_bytes = 0;
+        self.turn.first_byte = 0;
+        self.turn.arrived = 0;
+        self.turn.number += 1;
     }
 
     /// The process sent or read bytes of a request. Whether they are its first.
@@ -62,11 +77,11 @@ impl Socket {
         let first = self.phase != PHASE_REQUEST;
         if first {
             self.phase = PHASE_REQUEST;
-            self.started = now;
+            self.turn.started = now;
         }
-        self.request_bytes += bytes;
-        self.request_ended = now;
-        self.last_byte = now;
+        self.turn.request_bytes += bytes;
+        self.turn.request_ended = now;
+        self.turn.last_byte = now;
         first
     }
 
@@ -76,25 +91,51 @@ impl Socket {
     pub fn answered(&mut self, now: u64, bytes: u64) -> bool {
         let unasked = self.phase == PHASE_NEW;
         if unasked {
-            self.started = now;
-            self.request_ended = now;
+            self.turn.started = now;
+            self.turn.request_ended = now;
         }
-        if self.first_byte == 0 {
-            self.first_byte = now;
+        if self.turn.first_byte == 0 {
+            self.turn.first_byte = now;
         }
         self.phase = PHASE_RESPONSE;
-        self.response_bytes += bytes;
-        self.last_byte = now;
+        self.turn.response_bytes += bytes;
+        self.turn.last_byte = now;
         unasked
+    }
+
+    /// The exchange as it stands, to be told; `None` where nothing went over the socket yet. `srtt_us` is
+    /// the kernel's round-trip time, 0 where unknown, and `unread` says that bytes lie in the socket.
+    #[inline(always)]
+    pub fn exchange(&self, flags: u32, at: u64, srtt_us: u32, unread: bool) -> Option<Exchange> {
+        if self.phase == PHASE_NEW {
+            return None;
+        }
+        Some(Exchange {
+            header: Header {
+                kind: KIND_EXCHANGE,
+                what: 0,
+                flags,
+                at,
+            },
+            socket: self.id,
+            turn: Turn {
+                arrived: self.arrival(unread),
+                ..self.turn
+            },
+            owner: self.owner,
+            srtt_us,
+            status: self.status(),
+            _pad: 0,
+        })
     }
 
     /// Payload bytes that the process sent and read on the socket.
     #[inline(always)]
     pub fn totals(&self) -> (u64, u64) {
         let (sent, received) = if self.role == ROLE_CLIENT {
-            (self.request_bytes, self.response_bytes)
+            (self.turn.request_bytes, self.turn.response_bytes)
         } else {
-            (self.response_bytes, self.request_bytes)
+            (self.turn.response_bytes, self.turn.request_bytes)
         };
         (self.bytes_sent + sent, self.bytes_received + received)
     }
@@ -102,7 +143,7 @@ impl Socket {
     /// The HTTP status of the exchange that the process is in, or 0.
     #[inline(always)]
     pub fn status(&self) -> u16 {
-        if self.number & 1 == 0 {
+        if self.turn.number & 1 == 0 {
             self.status[0]
         } else {
             self.status[1]
@@ -187,7 +228,7 @@ mod tests {
         for (now, (sent, bytes)) in (1..).zip(calls) {
             if socket.asks(*sent) {
                 if socket.is_complete() {
-                    told.push((socket.request_bytes, socket.response_bytes));
+                    told.push((socket.turn.request_bytes, socket.turn.response_bytes));
                     socket.begin_next();
                 }
                 socket.asked(now, *bytes);
@@ -207,7 +248,11 @@ mod tests {
         );
         assert_eq!(told, [(15, 15)]);
         assert_eq!(
-            (socket.number, socket.request_bytes, socket.first_byte),
+            (
+                socket.turn.number,
+                socket.turn.request_bytes,
+                socket.turn.first_byte
+            ),
             (1, 1, 0)
         );
         assert_eq!(socket.totals(), (16, 15));
@@ -228,8 +273,8 @@ mod tests {
         assert!(!socket.asked(20, 1));
         assert!(!socket.answered(30, 1));
         assert!(!socket.answered(40, 1));
-        assert_eq!((socket.started, socket.request_ended), (10, 20));
-        assert_eq!((socket.first_byte, socket.last_byte), (30, 40));
+        assert_eq!((socket.turn.started, socket.turn.request_ended), (10, 20));
+        assert_eq!((socket.turn.first_byte, socket.turn.last_byte), (30, 40));
     }
 
     #[test]
@@ -261,7 +306,11 @@ mod tests {
         let mut socket = socket(ROLE_CLIENT);
         assert!(socket.answered(5, 30));
         assert_eq!(
-            (socket.request_bytes, socket.response_bytes, socket.number),
+            (
+                socket.turn.request_bytes,
+                socket.turn.response_bytes,
+                socket.turn.number
+            ),
             (0, 30, 0)
         );
         assert!(socket.is_complete());
@@ -276,12 +325,12 @@ mod tests {
         socket.set_status(200);
         assert!(socket.begins_message(false, 11, 10)); // request 1 before the response's call is told
         socket.answered(2, 5);
-        assert_eq!((socket.number, socket.wire_number), (0, 1));
+        assert_eq!((socket.turn.number, socket.wire_number), (0, 1));
         assert_eq!(socket.status(), 200);
         assert!(socket.is_complete());
         socket.begin_next();
         socket.asked(3, 10);
-        assert_eq!((socket.number, socket.status()), (1, 0));
+        assert_eq!((socket.turn.number, socket.status()), (1, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What sources give and models take.
 //!
-//! A live capture, a recording and (later) a packet capture all speak in these events, so everything
+//! A live capture, a recording and a packet capture all speak in these events, so everything
 //! behind this file neither knows nor asks where they came from. An event is a fact with the time at
 //! which it happened; it never holds a judgement. Events arrive almost in the order of their times:
 //! a reader must bear an event that is a few milliseconds older than the one before it.
@@ -37,12 +37,38 @@ impl BootInstant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SocketId(pub u64);
 
+impl SocketId {
+    /// One end of a connection of a packet capture, by the connection's number, which is that of
+    /// Wireshark's `tcp.stream`.
+    #[must_use]
+    pub fn of_stream(stream: u32, role: Role) -> Self {
+        Self(u64::from(stream) * 2 + u64::from(role == Role::Server))
+    }
+
+    /// The number of the connection, of a socket made by [`Self::of_stream`].
+    #[must_use]
+    pub fn stream(self) -> u64 {
+        self.0 / 2
+    }
+}
+
 /// One user stack, told once by [`Fact::Stack`] and referred to from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StackId(pub u32);
 
 /// A process (thread group) id in the initial pid namespace.
 pub type Pid = u32;
+
+/// From here on ids are no process ids: a packet capture shows hosts and no processes, so each host
+/// stands for one process under such an id, with its address as the name. No kernel gives ids as high
+/// (`PID_MAX_LIMIT` is 2²²).
+pub const HOSTS: Pid = 1 << 31;
+
+/// The id stands for a host of a packet capture.
+#[must_use]
+pub fn is_host(pid: Pid) -> bool {
+    pid >= HOSTS
+}
 
 /// A fact and when it happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +169,22 @@ pub enum Fact {
     },
     /// An exchange is over, or is told as it stands because the socket or the window ended.
     Exchange(Exchange),
+    /// Bytes stopped flowing in the middle of a message.
+    Stalled(Stall),
+    /// Bytes of the peer lie in a socket and the process does not read them. Told when the socket or
+    /// the window ends.
+    Unread {
+        /// Which socket.
+        socket: SocketId,
+        /// Since when the first of them lies there.
+        since: BootInstant,
+        /// How many; `None` where that is not known.
+        bytes: Option<u64>,
+    },
+    /// How full a listening socket's queue is; told when that changes.
+    Listening(Listening),
+    /// How many file descriptors a process has; told when that changes much.
+    Descriptors(Descriptors),
     /// A function of the Go runtime or library ran that decides the fate of a connection.
     Decision(Decision),
     /// Every goroutine of a process at one moment.
@@ -341,6 +383,83 @@ pub struct Exchange {
     pub actor: Option<Actor>,
     /// A later exchange followed on the socket, so this one is complete.
     pub complete: bool,
+    /// When the first byte of what we receive (server: the request, client: the response) lay in the
+    /// socket for us to read. What lies between that and our reading it is our own delay.
+    pub arrived: Option<BootInstant>,
+    /// Smoothed round-trip time as the kernel had it when the exchange was told.
+    pub round_trip: Option<Duration>,
+}
+
+/// A gap in the middle of a message, as one end of the connection saw it: no call of the process
+/// moved a byte of it for at least 200 ms, between two that did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// On which socket.
+    pub socket: SocketId,
+    /// In which exchange of it.
+    pub number: u32,
+    /// The message that stopped. With the socket's role it says whether we were sending or receiving.
+    pub message: Message,
+    /// The last byte before the gap.
+    pub from: BootInstant,
+    /// The first byte after it; the end of the window or of the socket where none came.
+    pub until: BootInstant,
+    /// Bytes flowed again at its end.
+    pub resumed: bool,
+    /// Bytes of the message before the gap.
+    pub bytes_before: u64,
+    /// Receiving: when the bytes that ended it lay in our socket. From then on we did not read them;
+    /// until then there was nothing to read.
+    pub arrived: Option<BootInstant>,
+    /// Sending: the process wanted to send, and found the socket's buffer full, from then on.
+    pub buffer_full: Option<BootInstant>,
+    /// Sending: for so long in the gap the peer's receive window kept us from sending.
+    pub window_limited: Duration,
+    /// Sending: segments sent again in the gap.
+    pub retransmits: u32,
+}
+
+/// One of the two messages of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Message {
+    /// What is asked.
+    Request,
+    /// What is answered.
+    Response,
+}
+
+/// A listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Whose it is.
+    pub pid: Pid,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Connections established and not yet accepted (`sk_ack_backlog`).
+    pub queued: u32,
+    /// How many may be queued (`sk_max_ack_backlog`); with one more the queue is full.
+    pub backlog: u32,
+    /// SYNs and last ACKs of handshakes that it dropped since it listens (`sk_drops`).
+    pub dropped: u64,
+}
+
+/// The file descriptors of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptors {
+    /// Whose.
+    pub pid: Pid,
+    /// How many are open.
+    pub open: u64,
+    /// How many may be (`RLIMIT_NOFILE`, the soft limit).
+    pub limit: u64,
+    /// System calls of the process that failed with `EMFILE` or `ENFILE` in the window so far; `None`
+    /// where that was not watched.
+    pub refused: Option<u64>,
+    /// What they are, the most frequent first: `TCP to 10.0.0.2:5432, ESTABLISHED`, `TCP on port 80`,
+    /// `file /srv/data/…`, `pipe`, `eventpoll`. Only told where they are near the limit, and much
+    /// changed since it was told.
+    pub held: Vec<(String, u64)>,
 }
 
 /// A function of Go's library that is only called when a connection's fate is decided.
@@ -368,6 +487,16 @@ pub enum Decider {
     /// `net/http.setRequestCancel`'s check, run after an error when `http.Client.Timeout` is set and is
     /// what bounds the request.
     ClientTimeoutChecked,
+    /// `runtime.netpolldeadlineimpl` with `read`: a read deadline that the program had set on a
+    /// connection has passed.
+    ReadDeadline,
+    /// The same with `write`: a write deadline has passed. (Where one call is both, it is told twice.)
+    WriteDeadline,
+    /// `net/http.(*Server).Shutdown` or `Close`: the server ends on purpose.
+    ServerShutdown,
+    /// `net/http.(*Transport).queueForDial`: a request found no idle connection, so that a goroutine of
+    /// the transport opens one. The stack is that of who asks.
+    TransportDial,
 }
 
 /// All goroutines of a process at one moment.

@@ -6,6 +6,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Arguments),
     /// Check formatting, clippy's lints, and the rules of the house.
     Lint(lint::Arguments),
+    /// Give the parsers of bytes from outside whatever breaks them.
+    Fuzz(fuzz::Arguments),
     /// Measure what gopulse costs the service it watches, beside tcpdump.
     Bench(bench::Arguments),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Lint(arguments) => lint::main(&arguments),
+        Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
     };
     match done {

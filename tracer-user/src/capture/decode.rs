@@ -13,11 +13,12 @@ use std::{
 use tracer_ebpf as wire;
 use zerocopy::FromBytes;
 
-use super::head;
+use super::transfers;
 use crate::event::{
-    Actor, Attribution, BootInstant, Closed, ConnectFailure, Decider, Decision, Event, Exchange,
-    Fact, Opened, Origin, Packet, Pid, Role, SocketId,
+    Actor, Attribution, BootInstant, Closed, ConnectFailure, Decider, Decision, Event, Fact,
+    Opened, Origin, Packet, Pid, Role, SocketId,
 };
+use crate::http;
 
 /// What one record says.
 pub(super) enum Record {
@@ -55,6 +56,8 @@ pub(super) struct Change {
     pub(super) address: wire::Address,
     /// `CHANGE_…`.
     pub(super) what: u16,
+    /// The peer had closed before the socket was found.
+    pub(super) peer_closed: bool,
     /// A request of ours waits for its response.
     pub(super) awaiting: bool,
     /// Who asks.
@@ -101,10 +104,15 @@ impl Decoder {
             wire::KIND_CHANGE => self.change(bytes).map(Record::Change),
             wire::KIND_EXCHANGE => {
                 let (exchange, _) = wire::Exchange::read_from_prefix(bytes).ok()?;
-                Some(Record::Event(Event {
-                    at,
-                    fact: Fact::Exchange(self::exchange(&exchange)),
-                }))
+                Some(Record::Event(transfers::exchange(&exchange)))
+            }
+            wire::KIND_STALL => {
+                let (stall, _) = wire::Stall::read_from_prefix(bytes).ok()?;
+                Some(Record::Event(transfers::stall(&stall)))
+            }
+            wire::KIND_UNREAD => {
+                let (unread, _) = wire::Unread::read_from_prefix(bytes).ok()?;
+                Some(Record::Event(transfers::unread(&unread)))
             }
             wire::KIND_HEAD => request(at, bytes).map(Record::Event),
             wire::KIND_DECISION => decision(at, bytes),
@@ -161,6 +169,8 @@ impl Decoder {
             socket,
             address: change.address,
             what: header.what,
+            peer_closed: header.what == wire::CHANGE_FOUND
+                && change.old_state == wire::tcp_state::CLOSE_WAIT,
             awaiting: header.flags & wire::FLAG_AWAITING != 0,
             role: role(change.role),
             pid: change.owner.tgid,
@@ -190,44 +200,6 @@ pub(super) fn packet(bytes: &[u8]) -> Option<Packet> {
     })
 }
 
-/// An exchange of the kernel half, as told or as it stands in the map of sockets.
-pub(super) fn exchange(from: &wire::Exchange) -> Exchange {
-    Exchange {
-        socket: SocketId(from.socket),
-        number: from.number,
-        started: BootInstant(from.started),
-        request_ended: BootInstant(from.request_ended),
-        first_byte: (from.first_byte != 0).then_some(BootInstant(from.first_byte)),
-        last_byte: BootInstant(from.last_byte),
-        request_bytes: from.request_bytes,
-        response_bytes: from.response_bytes,
-        status: (from.status != 0).then_some(from.status),
-        actor: actor(&from.owner, 0),
-        complete: from.header.flags & wire::FLAG_COMPLETE != 0,
-    }
-}
-
-/// The exchange that a socket is in, where it is in one.
-pub(super) fn open_exchange(socket: &wire::Socket) -> Option<Exchange> {
-    (socket.phase != wire::PHASE_NEW).then(|| {
-        let [even, odd] = socket.status;
-        let status = if socket.number & 1 == 0 { even } else { odd };
-        Exchange {
-            socket: SocketId(socket.id),
-            number: socket.number,
-            started: BootInstant(socket.started),
-            request_ended: BootInstant(socket.request_ended),
-            first_byte: (socket.first_byte != 0).then_some(BootInstant(socket.first_byte)),
-            last_byte: BootInstant(socket.last_byte),
-            request_bytes: socket.request_bytes,
-            response_bytes: socket.response_bytes,
-            status: (status != 0).then_some(status),
-            actor: actor(&socket.owner, 0),
-            complete: false,
-        }
-    })
-}
-
 /// Both ends in the types of the standard library.
 pub(super) fn ends(address: &wire::Address) -> (SocketAddr, SocketAddr) {
     let ip = |bytes: &[u8; 16]| match address.family {
@@ -252,7 +224,8 @@ pub(super) fn role(role: u8) -> Role {
     }
 }
 
-fn actor(owner: &wire::Owner, flags: u32) -> Option<Actor> {
+/// Who a record names.
+pub(super) fn actor(owner: &wire::Owner, flags: u32) -> Option<Actor> {
     let attribution = if flags & wire::FLAG_LISTENER != 0 {
         Attribution::Inferred
     } else if flags & wire::FLAG_LAST_OWNER != 0 {
@@ -355,7 +328,7 @@ fn request(at: BootInstant, bytes: &[u8]) -> Option<Event> {
     let socket = u64::from_ne_bytes(bytes.get(16..24)?.try_into().ok()?);
     let number = u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?);
     let length = u32::from_ne_bytes(bytes.get(28..FIXED)?.try_into().ok()?) as usize;
-    let head = head::parse(bytes.get(FIXED..FIXED + length)?)?;
+    let head = http::parse(bytes.get(FIXED..FIXED + length)?)?;
     Some(Event {
         at,
         fact: Fact::Request {
@@ -372,6 +345,10 @@ fn decision(at: BootInstant, bytes: &[u8]) -> Option<Record> {
         wire::DECIDER_TRANSPORT_CLOSE => Decider::TransportClose,
         wire::DECIDER_TRANSPORT_CANCEL => Decider::TransportCancel,
         wire::DECIDER_CLIENT_TIMEOUT => Decider::ClientTimeoutChecked,
+        wire::DECIDER_READ_DEADLINE => Decider::ReadDeadline,
+        wire::DECIDER_WRITE_DEADLINE => Decider::WriteDeadline,
+        wire::DECIDER_SERVER_SHUTDOWN => Decider::ServerShutdown,
+        wire::DECIDER_TRANSPORT_DIAL => Decider::TransportDial,
         _ => return None,
     };
     let text = decision

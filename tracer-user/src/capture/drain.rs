@@ -8,10 +8,9 @@ use super::{
     Sink,
     decode::{self, Change, Record},
     live::Live,
-    looks::now,
     seed::bytes,
 };
-use crate::event::{BootInstant, Event, Exchange, Fact, Origin, Pid, Role, SocketId};
+use crate::event::{BootInstant, Decider, Event, Fact, Origin, Pid, Role, SocketId};
 
 /// Records taken before housekeeping gets its turn.
 pub(super) const BATCH: usize = 100_000;
@@ -31,7 +30,16 @@ impl Live {
                 Some(Record::Event(event)) => sink.event(event),
                 Some(Record::Change(change)) => self.change(change, sink),
                 Some(Record::Decision { event, pid, stack }) => {
+                    if matches!(&event.fact, Fact::Decision(decision) if decision.decider == Decider::TransportDial)
+                    {
+                        self.deciders.dialled(pid, &mut self.probes.ebpf);
+                    }
+                    let at = event.at;
+                    let overdue = too_late_to_write(&event);
                     self.with_stack(event, pid, &stack, sink);
+                    if let Some(socket) = overdue {
+                        self.look_at_handler(socket, at, sink);
+                    }
                 }
                 Some(Record::Process {
                     what, pid, parent, ..
@@ -62,6 +70,7 @@ impl Live {
             socket,
             address,
             what,
+            peer_closed,
             awaiting,
             role,
             pid,
@@ -79,6 +88,12 @@ impl Live {
         }
         if let Some(event) = event {
             self.with_stack(event, pid, &stack, sink);
+        }
+        if peer_closed {
+            sink.event(Event {
+                at,
+                fact: Fact::PeerClosed { socket },
+            });
         }
         match what {
             CHANGE_LOCAL_CLOSED if awaiting && role == Role::Client => {
@@ -153,35 +168,12 @@ impl Live {
             });
         }
     }
+}
 
-    /// The request of an exchange that is not over: it waits beside the socket.
-    fn head_of(&self, sock: u64, exchange: &Exchange) -> Option<Event> {
-        let place = [sock, u64::from(exchange.number & 1)];
-        let head = self.maps.heads.get(&place, 0).ok()?;
-        let Record::Event(event) = self.decoder.record(&head)? else {
-            return None;
-        };
-        let of_this = matches!(&event.fact, Fact::Request { socket, number, .. }
-            if *socket == exchange.socket && *number == exchange.number);
-        of_this.then_some(event)
-    }
-
-    pub(super) fn tell_open_exchanges(&self, sink: &mut dyn Sink) {
-        let at = now();
-        for entry in self.maps.sockets.iter() {
-            let Ok((sock, value)) = entry else { break };
-            let Ok(socket) = Socket::read_from_bytes(&value) else {
-                continue;
-            };
-            if let Some(exchange) = decode::open_exchange(&socket) {
-                if let Some(request) = self.head_of(sock, &exchange) {
-                    sink.event(request);
-                }
-                sink.event(Event {
-                    at,
-                    fact: Fact::Exchange(exchange),
-                });
-            }
-        }
+/// The socket whose deadline for writing has passed.
+fn too_late_to_write(event: &Event) -> Option<SocketId> {
+    match &event.fact {
+        Fact::Decision(decision) if decision.decider == Decider::WriteDeadline => decision.socket,
+        _ => None,
     }
 }

@@ -44,13 +44,17 @@ impl Live {
     }
 
     pub(super) fn look_at(&mut self, pid: Pid, relation: Relation, sink: &mut dyn Sink) {
-        let Some((process, unseen)) = self.processes.follow(pid, relation, &mut self.probes.ebpf)
-        else {
+        let ebpf = &mut self.probes.ebpf;
+        let followed = self
+            .processes
+            .follow(pid, relation, &mut self.deciders, ebpf);
+        let Some((process, unseen)) = followed else {
             return;
         };
         let is_go = process.go_version.is_some();
         tell(sink, Fact::Process(process));
-        for unseen in unseen {
+        self.tables.join(pid);
+        for unseen in unseen.into_iter().chain(self.queues.join(pid)) {
             tell(sink, Fact::Unseen(unseen));
         }
         if self.options.goroutines && is_go {

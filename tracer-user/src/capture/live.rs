@@ -7,18 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use tracer_ebpf::{Address, HEAD_LONG, Head, Listener, Loss, Socket, Tuple};
 
 use super::{
     Attached, CaptureError, Sink,
     attach::{Probes, chain},
+    deciders::Deciders,
     decode::Decoder,
+    descriptors::Tables,
     drain::BATCH,
     linger::Linger,
     looks::{Answer, Looks, Pprof, now},
+    overdue::Overdue,
     peers::Peers,
     processes::Processes,
+    queues::Watched,
     stacks::Stacks,
 };
 use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
@@ -63,9 +67,13 @@ pub struct Live {
     pub(super) packets: RingBuf<MapData>,
     pub(super) maps: Maps,
     pub(super) processes: Processes,
+    pub(super) deciders: Deciders,
+    pub(super) queues: Watched,
+    pub(super) tables: Tables,
     pub(super) decoder: Decoder,
     pub(super) stacks: Stacks,
     pub(super) peers: Peers,
+    pub(super) overdue: Overdue,
     pub(super) looks: Looks,
     pub(super) options: Options,
     /// Sockets whose local port is not known yet, with what was told of them.
@@ -96,6 +104,10 @@ impl Live {
             RingBuf::try_from(map("PACKETS")?).map_err(|e| map_error("PACKETS", chain(&e)))?;
         let targets =
             BpfHashMap::try_from(map("TARGETS")?).map_err(|e| map_error("TARGETS", chain(&e)))?;
+        let deadlines = BpfHashMap::try_from(map("DEADLINES")?)
+            .map_err(|e| map_error("DEADLINES", chain(&e)))?;
+        let refused = PerCpuHashMap::try_from(map("REFUSED")?)
+            .map_err(|e| map_error("REFUSED", chain(&e)))?;
         let maps = Maps {
             sockets: BpfHashMap::try_from(map("SOCKETS")?)
                 .map_err(|e| map_error("SOCKETS", chain(&e)))?,
@@ -128,9 +140,13 @@ impl Live {
             packets,
             maps,
             processes: Processes::new(targets),
+            deciders: Deciders::new(deadlines),
+            queues: Watched::default(),
+            tables: Tables::new(refused),
             decoder,
             stacks: Stacks::default(),
             peers: Peers::default(),
+            overdue: Overdue::default(),
             looks: Looks::new(options.pprof.clone()),
             options,
             unaddressed: HashMap::new(),
@@ -152,6 +168,9 @@ impl Live {
             if second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
                 self.tell_losses(sink);
+                for unseen in self.deciders.relieve(&mut self.probes.ebpf) {
+                    tell(sink, Fact::Unseen(unseen));
+                }
                 sink.tick();
             }
             if self.everybody_ended() {
@@ -170,7 +189,9 @@ impl Live {
         self.look_at_all();
         let end = Instant::now() + LAST_LOOK;
         while self.drain(sink) >= BATCH && Instant::now() < end {}
-        self.tell_open_exchanges(sink);
+        self.tell_standing(sink);
+        self.look_at_queues(true, sink);
+        self.look_at_descriptors(true, sink);
         while !self.looks.idle() && Instant::now() < end {
             thread::sleep(DRAIN);
             self.take_answers(sink);
@@ -200,11 +221,14 @@ impl Live {
             self.follow_peers(vec![peer], sink);
         }
         self.linger.sweep(&mut self.maps);
-        let processes = &mut self.processes;
+        self.look_at_queues(false, sink);
+        self.look_at_descriptors(false, sink);
+        let (processes, tables) = (&mut self.processes, &mut self.tables);
         self.ended.retain(|(when, pid)| {
             let kept = when.elapsed() < REMEMBERED;
             if !kept {
                 processes.forget(*pid);
+                tables.forget(*pid);
             }
             kept
         });
@@ -257,6 +281,7 @@ fn name(loss: Loss) -> &'static str {
         Loss::Sockets => "sockets",
         Loss::Tuples => "addresses",
         Loss::Targets => "children",
+        Loss::Listeners => "listeners",
     }
 }
 

@@ -5,17 +5,22 @@
 //! when a [`Live`] is dropped nothing of it stays in the kernel.
 
 mod attach;
+mod deciders;
 mod decode;
+mod descriptors;
 mod drain;
 mod follow;
-mod head;
 mod linger;
 mod live;
 mod looks;
+mod overdue;
 mod peers;
 mod processes;
+mod queues;
 mod seed;
 mod stacks;
+mod standing;
+mod transfers;
 
 pub use attach::{Attached, Probes};
 pub use live::{Live, Options};

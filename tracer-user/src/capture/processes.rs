@@ -1,25 +1,16 @@
 //! The processes that are traced, and what is known of their programs.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    os::unix::fs::MetadataExt as _,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use aya::{
     Ebpf,
     maps::{HashMap as BpfHashMap, MapData},
-    programs::{
-        UProbe,
-        uprobe::{UProbeAttachLocation, UProbeScope},
-    },
 };
 use tracer_ebpf::Target;
 
 use zerocopy::FromZeros as _;
 
-use super::{attach::chain, seed::bytes};
+use super::{attach::chain, deciders::Deciders, seed::bytes};
 use crate::{
     event::{Pid, Process, Relation, Unseen},
     golang::{GoError, Program},
@@ -29,13 +20,6 @@ use crate::{
 /// `net/http.persistConn.conn`: behind an interface, a pointer, three strings and a bool, in every Go
 /// from 1.21 to 1.27.
 const PERSIST_CONN_CONN: u32 = 80;
-
-/// Go functions that run only when a connection's fate is decided, and the program for each.
-const DECIDERS: [(&str, &str); 3] = [
-    ("transport_close", "net/http.(*persistConn).closeLocked"),
-    ("transport_cancel", "net/http.(*persistConn).cancelRequest"),
-    ("client_timeout", "net/http.setRequestCancel.func1"),
-];
 
 /// A traced process.
 pub(super) struct Known {
@@ -52,8 +36,6 @@ pub(super) type Targets = BpfHashMap<MapData, u32, [u8; size_of::<Target>()]>;
 pub(super) struct Processes {
     known: HashMap<Pid, Known>,
     targets: Targets,
-    /// Executables that carry the uprobes, by device and inode.
-    probed: HashSet<(u64, u64)>,
 }
 
 impl Processes {
@@ -61,7 +43,6 @@ impl Processes {
         Self {
             known: HashMap::new(),
             targets,
-            probed: HashSet::new(),
         }
     }
 
@@ -79,6 +60,7 @@ impl Processes {
         &mut self,
         pid: Pid,
         relation: Relation,
+        deciders: &mut Deciders,
         ebpf: &mut Ebpf,
     ) -> Option<(Process, Vec<Unseen>)> {
         let comm = target::comm(pid)?;
@@ -96,7 +78,7 @@ impl Processes {
             match runtime(program) {
                 Ok(known) => {
                     target = known;
-                    self.probe_deciders(pid, program, &comm, ebpf, &mut unseen);
+                    unseen.extend(deciders.probe(pid, program, &comm, ebpf));
                 }
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
@@ -154,57 +136,6 @@ impl Processes {
             self.targets.remove(&pid)
         };
     }
-
-    /// Puts the uprobes into the program's file, once for each file.
-    fn probe_deciders(
-        &mut self,
-        pid: Pid,
-        program: &Program,
-        comm: &str,
-        ebpf: &mut Ebpf,
-        unseen: &mut Vec<Unseen>,
-    ) {
-        let path = format!("/proc/{pid}/exe");
-        let Ok(file) = fs::metadata(&path) else {
-            return;
-        };
-        if !self.probed.insert((file.dev(), file.ino())) {
-            return;
-        }
-        let mut refused = Vec::new();
-        for (name, function) in DECIDERS {
-            let Some(entry) = program.function(function) else {
-                continue; // it does not link net/http's client, or nobody calls this
-            };
-            let done = attach_decider(ebpf, name, entry.offset, &path);
-            refused.extend(done.err());
-        }
-        if let Some(why) = refused.into_iter().next() {
-            unseen.push(Unseen {
-                what: format!("which Go setting made {comm} give a connection up"),
-                why,
-                remedy: "uprobes must be allowed (CAP_PERFMON, CONFIG_UPROBE_EVENTS)".to_owned(),
-            });
-        }
-    }
-}
-
-fn attach_decider(ebpf: &mut Ebpf, name: &str, offset: u64, path: &str) -> Result<(), String> {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| format!("no program {name}"))?;
-    let program: &mut UProbe = program.try_into().map_err(|error| chain(&error))?;
-    if program.fd().is_err() {
-        program.load().map_err(|error| chain(&error))?;
-    }
-    program
-        .attach(
-            UProbeAttachLocation::AbsoluteOffset(offset),
-            path,
-            UProbeScope::AllProcesses,
-        )
-        .map_err(|error| chain(&error))?;
-    Ok(())
 }
 
 fn not_read(comm: &str, pid: Pid, error: &GoError) -> Unseen {
@@ -224,6 +155,8 @@ fn runtime(program: &Program) -> Result<Target, GoError> {
         m_curg: offsets.m_curg,
         g_goid: offsets.g_goid,
         persist_conn_conn: PERSIST_CONN_CONN,
+        poll_read_seq: offsets.poll_read_seq,
+        poll_write_seq: offsets.poll_write_seq,
         _pad: 0,
     })
 }

@@ -4,13 +4,13 @@ use std::{collections::HashSet, io::Read as _};
 
 use aya::{Ebpf, programs::Iter};
 use tracer_ebpf::{
-    FoundSocket, Listener, PORT_LISTENED, PORT_USED, ROLE_CLIENT, ROLE_SERVER, Socket, Tuple,
-    tcp_state,
+    FoundSocket, LYING_KNOWN, LYING_LONGER, Listener, PORT_LISTENED, PORT_USED, ROLE_CLIENT,
+    ROLE_SERVER, Socket, Tuple, tcp_state,
 };
 use zerocopy::{FromBytes as _, FromZeros as _};
 
 use super::{attach::chain, decode, live::Maps, looks::now};
-use crate::event::{Event, Fact, Opened, Origin, SocketId};
+use crate::event::{BootInstant, Event, Fact, Opened, Origin, SocketId};
 
 /// Enters what the targets have open. The events of the connections among it.
 ///
@@ -43,19 +43,15 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
         let served = listening.contains(&(socket.netns, socket.address.local_port));
         // Within the same nanosecond as no other: the kernel half ends its names in the CPU.
         let id = (at.0 & !0xff).wrapping_sub((index as u64 + 1) << 8);
-        if enter(
-            maps,
-            socket,
-            id,
-            if served { ROLE_SERVER } else { ROLE_CLIENT },
-        ) {
+        let role = if served { ROLE_SERVER } else { ROLE_CLIENT };
+        if enter(maps, socket, id, role, at) {
             let (local, remote) = decode::ends(&socket.address);
             events.push(Event {
                 at,
                 fact: Fact::Opened(Opened {
                     socket: SocketId(id),
                     pid: socket.tgid,
-                    role: decode::role(if served { ROLE_SERVER } else { ROLE_CLIENT }),
+                    role: decode::role(role),
                     origin: Origin::Found,
                     local,
                     remote,
@@ -63,13 +59,20 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
                     stack: None,
                 }),
             });
+            if socket.state == tcp_state::CLOSE_WAIT {
+                let socket = SocketId(id);
+                events.push(Event {
+                    at,
+                    fact: Fact::PeerClosed { socket },
+                });
+            }
         }
     }
     Ok(events)
 }
 
 /// Runs the iterator once.
-fn read(ebpf: &mut Ebpf) -> Result<Vec<FoundSocket>, String> {
+pub(super) fn read(ebpf: &mut Ebpf) -> Result<Vec<FoundSocket>, String> {
     let program = ebpf.program_mut("found_sockets").ok_or("no iterator")?;
     let program: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
     let link = program.attach().map_err(|error| chain(&error))?;
@@ -84,13 +87,19 @@ fn read(ebpf: &mut Ebpf) -> Result<Vec<FoundSocket>, String> {
         .collect())
 }
 
-fn enter(maps: &mut Maps, found: &FoundSocket, id: u64, role: u8) -> bool {
+fn enter(maps: &mut Maps, found: &FoundSocket, id: u64, role: u8, at: BootInstant) -> bool {
     const NOEXIST: u64 = 1;
     let mut socket = Socket::new_zeroed();
     socket.id = id;
     socket.address = found.address;
     socket.owner.tgid = found.tgid;
     socket.role = role;
+    socket.copied = found.copied;
+    socket.lying = LYING_KNOWN;
+    if found.unread != 0 {
+        socket.arrived = at.0;
+        socket.lying |= LYING_LONGER;
+    }
     let tuple = Tuple {
         sock: found.sock,
         socket: id,

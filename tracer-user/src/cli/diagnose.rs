@@ -1,11 +1,12 @@
-//! `gopulse diagnose`: says what is wrong, live or from a recording.
+//! `gopulse diagnose`: says what is wrong, live, from a recording or from a packet capture.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
 use super::{
-    Outcome, output,
+    Outcome, captured, output,
+    recorded::Recorded,
     session::{Goroutines, Plan},
     targets::{Targets, duration},
 };
@@ -14,15 +15,19 @@ use crate::{
     detect::{self, Severity},
     event::{BootInstant, Event, Packet},
     model::Model,
-    recording::Reader,
     report::{Report, text},
 };
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// A recording to diagnose, instead of what happens now
-    #[arg(value_name = "RECORDING")]
-    recording: Option<PathBuf>,
+    /// A recording (a directory) or a packet capture (pcap or pcapng, also gzip or zstd; - for standard
+    /// input) to diagnose, instead of what happens now
+    #[arg(value_name = "RECORDING|CAPTURE")]
+    source: Option<PathBuf>,
+    /// A goroutine dump or profile taken by hand (debug=2, debug=1 or SIGQUIT), beside a packet capture;
+    /// may be given more than once
+    #[arg(long = "goroutines", value_name = "DUMP")]
+    dumps: Vec<PathBuf>,
     #[command(flatten)]
     targets: Targets,
     /// How long to trace
@@ -60,19 +65,40 @@ enum FailOn {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let model = match &arguments.recording {
+    let (model, findings) = match &arguments.source {
         Some(_) if arguments.targets.named() => {
             anyhow::bail!(
-                "a recording and targets were both named\n  a recording tells what happened then, targets what happens now\n  name one of them (gopulse diagnose --help)"
+                "a recording or capture and targets were both named\n  a recording tells what happened then, targets what happens now\n  name one of them (gopulse diagnose --help)"
             );
         }
-        Some(directory) => replay(directory)?,
+        source
+            if !arguments.dumps.is_empty()
+                && !source.as_deref().is_some_and(captured::is_capture) =>
+        {
+            anyhow::bail!(
+                "--goroutines goes with a packet capture, and none was named\n  a recording and a live run have goroutines of their own\n  name a capture (gopulse diagnose FILE.pcap --goroutines DUMP)"
+            );
+        }
+        Some(source) if captured::is_capture(source) => {
+            let (model, frames) = captured::read(source, &arguments.dumps)?;
+            let mut findings = detect::findings(&model);
+            captured::number(&model, frames, &mut findings);
+            (model, findings)
+        }
+        Some(directory) => {
+            let mut recorded = Recorded::read(directory, |_, _| ())?;
+            let mut findings = detect::findings(&recorded.model);
+            recorded.number_frames(&mut findings);
+            (recorded.model, findings)
+        }
         None => match live(&arguments)? {
-            Some(model) => model,
+            Some(model) => {
+                let findings = detect::findings(&model);
+                (model, findings)
+            }
             None => return Ok(Outcome::Interrupted),
         },
     };
-    let findings = detect::findings(&model);
     let report = Report::new(&model, &findings);
     output::result(
         arguments.output.as_deref(),
@@ -90,24 +116,6 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Some(worst) if worst >= least => Outcome::Findings,
         _ => Outcome::Healthy,
     })
-}
-
-fn replay(directory: &std::path::Path) -> anyhow::Result<Model> {
-    let mut reader = Reader::open(directory)?;
-    let mut model = Model::new(reader.source().clone());
-    let mut last = reader.source().started;
-    for event in &mut reader {
-        last = last.max(event.at);
-        model.apply(&event);
-    }
-    for unseen in reader.unseen() {
-        model.apply(&Event {
-            at: last,
-            fact: crate::event::Fact::Unseen(unseen),
-        });
-    }
-    model.end(reader.ended());
-    Ok(model)
 }
 
 /// `None` where the user interrupted before anything was seen.

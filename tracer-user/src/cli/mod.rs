@@ -4,11 +4,14 @@
 //! healthy, 1 for findings at or above `--fail-on`, 2 for unusable arguments or input, 3 where the host
 //! or the privileges do not allow it, 130 where the user interrupted before anything was seen.
 
+mod captured;
 mod diagnose;
 mod doctor;
+mod export;
 mod outcome;
 mod output;
 mod record;
+mod recorded;
 mod session;
 mod targets;
 
@@ -39,8 +42,10 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Traces processes and writes a recording
     Record(record::Arguments),
-    /// Says what is wrong, live or from a recording
+    /// Says what is wrong, live, from a recording or from a packet capture
     Diagnose(diagnose::Arguments),
+    /// Writes a recording in the form of another tool
+    Export(export::Arguments),
 }
 
 /// Runs the verb that the arguments name.
@@ -58,6 +63,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Record(arguments) => record::run(arguments),
         Verb::Diagnose(arguments) => diagnose::run(arguments),
+        Verb::Export(arguments) => export::run(&arguments),
     };
     outcome::exit(result)
 }

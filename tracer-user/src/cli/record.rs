@@ -14,11 +14,12 @@ use super::{
 };
 use crate::{
     capture::{Options, Sink},
-    detect,
+    detect::{self, Finding},
     event::{BootInstant, Event, Fact, Packet, Source, Unseen},
+    export::wireshark::{self, Rows},
     model::Model,
     recording::{End, Losses, RecordingError, Writer},
-    report::Report,
+    report::{self, Report},
 };
 
 #[derive(Args)]
@@ -55,6 +56,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::new(&arguments.targets, arguments.duration, options)?;
     let session = plan.start()?;
     let mut recorder = Recorder::create(&arguments.output, &session.source)?;
+    recorder.packets = arguments.packets != Packets::Off;
     let ended = session.run(&mut recorder)?;
     if recorder.events == 0 && ended.interrupted {
         return Ok(Outcome::Interrupted);
@@ -67,6 +69,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 struct Recorder {
     writer: Writer,
     model: Model,
+    rows: Rows,
+    /// Packets are wanted.
+    packets: bool,
     events: u64,
     failed: Option<RecordingError>,
     last: BootInstant,
@@ -77,6 +82,8 @@ impl Recorder {
         Ok(Self {
             writer: Writer::create(directory, source)?,
             model: Model::new(source.clone()),
+            rows: Rows::default(),
+            packets: true,
             events: 0,
             failed: None,
             last: source.started,
@@ -105,7 +112,11 @@ impl Recorder {
 
     fn finish(mut self, directory: &Path) -> anyhow::Result<Outcome> {
         self.model.end(self.last);
-        let findings = detect::findings(&self.model);
+        let mut findings = detect::findings(&self.model);
+        let losses = report::Losses::of(&self.model);
+        if self.failed.is_none() && self.packets {
+            self.annotate(&mut findings, losses.packets_lost);
+        }
         let report = Report::new(&self.model, &findings);
         let mut json = Vec::new();
         report
@@ -124,9 +135,9 @@ impl Recorder {
                 .map(|process| process.about.clone())
                 .collect(),
             losses: Losses {
-                events_lost: report.losses.events_lost,
-                packets_lost: report.losses.packets_lost,
-                by_probe: report.losses.by_probe,
+                events_lost: losses.events_lost,
+                packets_lost: losses.packets_lost,
+                by_probe: losses.by_probe,
             },
         };
         self.writer.finish(end)?;
@@ -146,6 +157,26 @@ impl Recorder {
             None => Ok(Outcome::Healthy),
         }
     }
+
+    /// Writes what was seen into the capture, and the packets' numbers into the findings. Without it the
+    /// capture is still all that was captured, so it is told and the recording goes on.
+    fn annotate(&mut self, findings: &mut [Finding], packets_lost: u64) {
+        let (model, rows) = (&self.model, &self.rows);
+        let written = self
+            .writer
+            .rewrite_packets(self.last, packets_lost, |capture, out| {
+                wireshark::annotate(capture, out, model, findings, rows)
+            });
+        let Err(error) = written else {
+            return;
+        };
+        say(&format!(
+            "gopulse: {error}\n  capture.pcapng has the packets, but no comments on them"
+        ));
+        let found = self.writer.capture();
+        // Where it cannot be read either, the findings stand without numbers.
+        let _ = found.map(|capture| wireshark::find_frames(capture, model, findings));
+    }
 }
 
 impl Sink for Recorder {
@@ -157,6 +188,7 @@ impl Sink for Recorder {
             self.check(written);
         }
         self.model.apply(&event);
+        self.rows.tell(&event, &self.model);
     }
 
     fn packet(&mut self, packet: Packet) {

@@ -15,6 +15,7 @@ use super::{
     finding::{Rule, Severity},
     grounds::{
         connecting::{Attempts, errno_name, is_here},
+        drops::{dropper, drops},
         scene::Scene,
     },
     wording::{count, join, seconds},
@@ -37,12 +38,12 @@ const UNREACHABLE: [i32; 3] = [110, 112, 113];
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let now = scene.model.now();
     for attempts in Attempts::gather(scene, |connection| unanswered(connection, now)) {
-        if let Some(case) = case(scene, &attempts) {
+        if let Some(case) = case(scene, &attempts, docket) {
             docket.add(case);
         }
     }
     for attempts in Attempts::gather(scene, |connection| answered_late(connection, scene)) {
-        if let Some(case) = late_case(scene, &attempts) {
+        if let Some(case) = late_case(scene, &attempts, docket) {
             docket.add(case);
         }
     }
@@ -82,10 +83,10 @@ fn answered_late(connection: &Connection, scene: &Scene<'_>) -> bool {
             .any(|other| other.remote == connection.remote && unanswered(other, scene.model.now()))
 }
 
-fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
+fn case(scene: &Scene<'_>, attempts: &Attempts<'_>, docket: &Docket) -> Option<Case> {
     let model = scene.model;
     let now = model.now();
-    let drops = drops(&attempts.failed);
+    let drops = drops(attempts.failed.iter().copied());
     let example = attempts
         .failed
         .iter()
@@ -109,19 +110,21 @@ fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
             finding.measured.waited_max_s.unwrap_or_default()
         )),
     )];
-    sentences.push(who_drops(model, attempts, &drops));
+    if cause(attempts, docket).is_none() {
+        sentences.push(who_drops(model, attempts, &drops));
+    }
     if attempts.harm.harmed() > 0 {
         sentences.push(attempts.harm.sentence());
     }
     finding.explanation = sentences.join(" ");
     finding.advice = advice(model, attempts, &drops);
-    if drops.is_empty() {
+    if drops.is_empty() && cause(attempts, docket).is_none() {
         finding.incomplete =
             Some("Where the SYN or its answer was lost is not to be seen from this host.".into());
     }
     Some(Case {
         finding,
-        cause: None,
+        cause: cause(attempts, docket),
         explains: attempts
             .failed
             .iter()
@@ -131,7 +134,7 @@ fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
     })
 }
 
-fn late_case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
+fn late_case(scene: &Scene<'_>, attempts: &Attempts<'_>, docket: &Docket) -> Option<Case> {
     let example = attempts.failed.first()?;
     let mut finding = attempts.finding(scene, Rule::ConnectTimeout, Severity::Info, example);
     finding.title = format!(
@@ -161,9 +164,17 @@ fn late_case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
     ];
     Some(Case {
         finding,
-        cause: None,
+        cause: cause(attempts, docket),
         explains: attempts.failed.iter().map(|c| c.socket).collect(),
     })
+}
+
+/// What explains that these connects came to nothing, such as the listener's full queue.
+fn cause(attempts: &Attempts<'_>, docket: &Docket) -> Option<usize> {
+    attempts
+        .failed
+        .iter()
+        .find_map(|connection| docket.explaining(connection.socket))
 }
 
 fn severity(attempts: &Attempts<'_>) -> Severity {
@@ -179,14 +190,6 @@ fn syn_retransmits(connections: &[&Connection]) -> u64 {
         .iter()
         .map(|c| u64::from(c.syn_retransmits))
         .sum()
-}
-
-fn drops(connections: &[&Connection]) -> BTreeMap<String, u64> {
-    let mut sum: BTreeMap<String, u64> = BTreeMap::new();
-    for (reason, times) in connections.iter().flat_map(|c| &c.drops) {
-        *sum.entry(reason.clone()).or_default() += times;
-    }
-    sum
 }
 
 /// Who dropped the SYN, as far as this kernel knows.
@@ -207,22 +210,6 @@ fn who_drops(model: &Model, attempts: &Attempts<'_>, drops: &BTreeMap<String, u6
         None if is_here(model, attempts.remote) => "The address is this host's own: the listener's accept queue is full, or a firewall rule drops the SYN.".into(),
         None => "No packet came back: no such host, or something on the way drops it.".into(),
     }
-}
-
-/// A drop reason (`enum skb_drop_reason`, include/net/dropreason-core.h) in words.
-fn dropper(reason: &str) -> String {
-    let words = match reason {
-        "NETFILTER_DROP" => "by a firewall rule",
-        "BPF_CGROUP_EGRESS" => "by a BPF program of the cgroup",
-        "NEIGH_FAILED" | "NEIGH_CREATEFAIL" | "NEIGH_QUEUEFULL" => {
-            "because nobody answered to ARP or neighbour discovery"
-        }
-        "IP_OUTNOROUTES" => "because there is no route",
-        "QDISC_DROP" | "TC_EGRESS" | "TC_INGRESS" => "by traffic control",
-        "SOCKET_FILTER" => "by a socket filter",
-        _ => "by the kernel",
-    };
-    format!("{words} ({reason})")
 }
 
 fn advice(model: &Model, attempts: &Attempts<'_>, drops: &BTreeMap<String, u64>) -> Vec<String> {

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::event::SocketId;
+use crate::event::{Pid, SocketId};
 
-use super::finding::Finding;
+use super::finding::{Finding, Rule, Severity};
 
 /// A finding whose place in the report is not known yet.
 #[derive(Debug)]
@@ -33,6 +33,37 @@ impl Docket {
         self.cases
             .iter()
             .position(|case| case.explains.contains(&socket))
+    }
+
+    /// The worst case of this rule about this process.
+    pub(super) fn worst_of(&self, rule: Rule, pid: Pid) -> Option<usize> {
+        let of = |case: &Case| case.finding.rule == rule && case.finding.process.pid == pid;
+        (0..self.cases.len())
+            .filter(|place| self.cases.get(*place).is_some_and(of))
+            .max_by_key(|place| self.cases.get(*place).map(|case| case.finding.severity))
+    }
+
+    /// The finding at `place`.
+    pub(super) fn finding(&self, place: usize) -> Option<&Finding> {
+        self.cases.get(place).map(|case| &case.finding)
+    }
+
+    /// What the case at `place` causes is worse than what it looked like: so it is that bad itself,
+    /// and so is its own cause.
+    pub(super) fn raise(&mut self, place: usize, severity: Severity) {
+        let mut next = Some(place);
+        for _ in 0..self.cases.len() {
+            let Some(case) = next.and_then(|place| self.cases.get_mut(place)) else {
+                return;
+            };
+            case.finding.severity = case.finding.severity.max(severity);
+            next = case.cause;
+        }
+    }
+
+    /// What kind of trouble the case at `place` is.
+    pub(super) fn rule(&self, place: usize) -> Option<Rule> {
+        self.cases.get(place).map(|case| case.finding.rule)
     }
 
     /// The findings as they are told: the worst story first, and within each story the cause before

@@ -5,33 +5,30 @@
 //! which the server was closing, and protocols that promise no answer: only HTTP does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
 };
 
 use crate::{
-    event::{BootInstant, Frame, Origin, Pid, Role},
-    model::{Connection, Exchange, Model, Traffic},
+    event::{BootInstant, Pid, Role, SocketId, is_host},
+    model::{Connection, Exchange, Model},
 };
 
 use super::{
+    confidence::{Confidence, Doubt},
     docket::{Case, Docket},
-    finding::{Confidence, Doubt, Ends, Evidence, Finding, Measured, Rule, Severity, Subject},
+    finding::{Ends, Evidence, Finding, Measured, Rule, Subject},
     grounds::{
-        harm::Fate,
+        broken,
+        closing::{Raised, closing_frames, ending, telling_frame},
+        crossing::{last_request, met_a_closing, was_read},
+        harm::{Fate, severity_of},
         scene::Scene,
         telling::{Timeline, what, wireshark_filter},
     },
-    own_code::{brief, is_standard, own_frame},
+    own_code::brief,
     wording::{count, seconds},
 };
-
-/// A share of empty responses from which on the harm is critical.
-const CRITICAL_SHARE: f64 = 0.05;
-
-/// For a connection whose round-trip time was never measured.
-const ROUND_TRIP: Duration = Duration::from_millis(1);
 
 /// One empty response.
 struct Empty<'m> {
@@ -40,6 +37,8 @@ struct Empty<'m> {
     ended: BootInstant,
     /// The server reset the connection (else it closed it).
     reset: bool,
+    /// The connection of the request that its client was serving meanwhile, and that failed with it.
+    beyond: Option<SocketId>,
 }
 
 /// What empty responses are told together by.
@@ -52,21 +51,39 @@ struct Kind {
     closed_in: Option<String>,
 }
 
-/// Adds a case for each server, way of ending, and cause.
+/// Adds a case for each server, way of ending, and cause. An empty response that a gateway got goes
+/// before the one that it gave because of it.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let mut groups: BTreeMap<Kind, Vec<Empty<'_>>> = BTreeMap::new();
-    for connection in scene.model.connections() {
-        let found = match connection.role {
+    let mut rest: Vec<Empty<'_>> = scene
+        .model
+        .connections()
+        .filter_map(|connection| match connection.role {
             Role::Server => by_server(scene, connection),
             Role::Client => by_client(scene, connection),
-        };
-        if let Some(empty) = found {
-            let kind = kind(scene, docket, &empty);
-            groups.entry(kind).or_default().push(empty);
+        })
+        .collect();
+    while !rest.is_empty() {
+        let reached: HashSet<SocketId> = rest.iter().filter_map(|empty| empty.beyond).collect();
+        let (mut causes, others): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|empty| !reached.contains(&empty.connection.socket));
+        rest = others;
+        if causes.is_empty() {
+            causes.append(&mut rest);
         }
+        add(scene, docket, causes);
+    }
+}
+
+fn add(scene: &Scene<'_>, docket: &mut Docket, empties: Vec<Empty<'_>>) {
+    let mut groups: BTreeMap<Kind, Vec<Empty<'_>>> = BTreeMap::new();
+    for empty in empties {
+        let kind = kind(scene, docket, &empty);
+        groups.entry(kind).or_default().push(empty);
     }
     for (kind, group) in groups {
-        if let Some(case) = case(scene, &kind, group) {
+        let cause = kind.cause.and_then(|place| docket.rule(place));
+        if let Some(case) = case(scene, &kind, cause, group) {
             docket.add(case);
         }
     }
@@ -76,11 +93,12 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
 fn by_server<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Empty<'m>> {
     let exchange = last_request(connection)?;
     let ended = connection.left()?;
-    if Fate::of(connection, &exchange) != Fate::Empty || scene.exiting(connection.pid, ended) {
+    if Fate::of(connection, &exchange) != Fate::Empty || ending(scene, connection, ended) {
         return None;
     }
     Some(Empty {
         reset: connection.local_closed.is_none_or(|closed| closed.abort),
+        beyond: beyond(scene, connection, ended),
         connection,
         exchange,
         ended,
@@ -102,39 +120,24 @@ fn by_client<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Empty<
     }
     if let Some(server) = scene.model.other_end(connection) {
         // Where the server did read the request, its own end tells the story, or that there is none.
-        let read = server
-            .exchanges()
-            .iter()
-            .any(|served| served.started.plus(ROUND_TRIP) >= exchange.started);
-        if read || scene.exiting(server.pid, ended) {
+        if was_read(server, &exchange) || ending(scene, server, ended) {
             return None;
         }
     }
     Some(Empty {
         reset: connection.peer_closed.is_none(),
+        beyond: beyond(scene, connection, ended),
         connection,
         exchange,
         ended,
     })
 }
 
-fn last_request(connection: &Connection) -> Option<Exchange> {
-    connection
-        .exchanges()
-        .pop()
-        .filter(|exchange| exchange.head.is_some() && exchange.request_bytes > 0)
-}
-
-/// The request went out on a connection used before, and the end came so soon that the server must
-/// have sent it before the request reached it, or had no connection left when it did.
-fn met_a_closing(connection: &Connection, exchange: &Exchange, ended: BootInstant) -> bool {
-    let used_before = exchange.number > 0 || connection.origin == Origin::Found;
-    let round_trip = connection
-        .closed
-        .and_then(|(_, closed)| closed.srtt)
-        .or(connection.connect_time())
-        .unwrap_or(ROUND_TRIP);
-    used_before && ended <= exchange.started.plus(round_trip * 2 + ROUND_TRIP)
+fn beyond(scene: &Scene<'_>, connection: &Connection, ended: BootInstant) -> Option<SocketId> {
+    let pairing = broken::serving(scene, connection, ended)?;
+    broken::fate(scene, &pairing)?
+        .is_harm()
+        .then_some(pairing.socket)
 }
 
 fn kind(scene: &Scene<'_>, docket: &Docket, empty: &Empty<'_>) -> Kind {
@@ -163,35 +166,12 @@ fn unspecific(connection: &Connection) -> IpAddr {
     }
 }
 
-fn closing_frames<'m>(model: &'m Model, connection: &Connection) -> &'m [Frame] {
-    match connection.role {
-        Role::Server => model.frames(connection.local_closed.and_then(|closed| closed.stack)),
-        Role::Client => &[],
-    }
-}
-
-/// The line that explains a close: where a panic was raised; else the own line nearest to it, or
-/// net/http's.
-fn telling_frame(frames: &[Frame]) -> Option<&Frame> {
-    if let Some(after) = after_panic(frames) {
-        return own_frame(after).or(after.first());
-    }
-    own_frame(frames).or_else(|| {
-        frames
-            .iter()
-            .find(|frame| is_standard(frame) && frame.function.starts_with("net/http."))
-    })
-}
-
-/// The frames that were running when the panic was raised.
-fn after_panic(frames: &[Frame]) -> Option<&[Frame]> {
-    let raised = frames
-        .iter()
-        .position(|frame| frame.function == "runtime.gopanic")?;
-    frames.get(raised + 1..)
-}
-
-fn case(scene: &Scene<'_>, kind: &Kind, group: Vec<Empty<'_>>) -> Option<Case> {
+fn case(
+    scene: &Scene<'_>,
+    kind: &Kind,
+    cause: Option<Rule>,
+    group: Vec<Empty<'_>>,
+) -> Option<Case> {
     let model = scene.model;
     let example = group.first()?;
     let connection = example.connection;
@@ -222,12 +202,12 @@ fn case(scene: &Scene<'_>, kind: &Kind, group: Vec<Empty<'_>>) -> Option<Case> {
         id: String::new(),
         caused_by: None,
         rule: Rule::EmptyResponse,
-        severity: severity(number, &traffic),
+        severity: severity_of(number, traffic.exchanges.exchanges),
         confidence: confidence.number(),
         count: number,
         title: title(model, &group, example),
-        explanation: explanation(model, kind, example, number),
-        process: Subject::of(model, connection.pid),
+        explanation: explanation(model, cause, example, number),
+        process: Subject::owner(model, connection),
         connection: Some(Ends::from(connection)),
         related_connections: Vec::new(),
         setting: None,
@@ -249,21 +229,17 @@ fn case(scene: &Scene<'_>, kind: &Kind, group: Vec<Empty<'_>>) -> Option<Case> {
     Some(Case {
         finding,
         cause: kind.cause,
-        explains: group.iter().map(|empty| empty.connection.socket).collect(),
+        explains: group
+            .iter()
+            .flat_map(|empty| [Some(empty.connection.socket), empty.beyond])
+            .flatten()
+            .collect(),
     })
-}
-
-fn severity(number: u64, traffic: &Traffic) -> Severity {
-    if number as f64 >= traffic.exchanges.exchanges as f64 * CRITICAL_SHARE && number > 2 {
-        Severity::Critical
-    } else {
-        Severity::Warning
-    }
 }
 
 fn ender(model: &Model, empty: &Empty<'_>) -> String {
     match empty.connection.role {
-        Role::Server => model.name(empty.connection.pid),
+        Role::Server => model.owner(empty.connection),
         Role::Client => empty.connection.remote.to_string(),
     }
 }
@@ -272,10 +248,10 @@ fn ender(model: &Model, empty: &Empty<'_>) -> String {
 fn asker(model: &Model, empty: &Empty<'_>) -> String {
     let connection = empty.connection;
     match connection.role {
-        Role::Client => model.name(connection.pid),
+        Role::Client => model.owner(connection),
         Role::Server => model.other_end(connection).map_or_else(
             || format!("client {}", connection.remote.ip()),
-            |client| model.name(client.pid),
+            |client| model.owner(client),
         ),
     }
 }
@@ -288,6 +264,7 @@ fn title(model: &Model, group: &[Empty<'_>], example: &Empty<'_>) -> String {
         "clients".into()
     };
     let whom = match example.connection.role {
+        Role::Server if is_host(example.connection.pid) => ender(model, example),
         Role::Server => format!(
             "{} on port {}",
             ender(model, example),
@@ -298,7 +275,7 @@ fn title(model: &Model, group: &[Empty<'_>], example: &Empty<'_>) -> String {
     format!("{who} got an empty reply from {whom}")
 }
 
-fn explanation(model: &Model, kind: &Kind, example: &Empty<'_>, number: u64) -> String {
+fn explanation(model: &Model, cause: Option<Rule>, example: &Empty<'_>, number: u64) -> String {
     let ender = ender(model, example);
     let how = if example.reset { "reset" } else { "closed" };
     let after = seconds(example.ended.since(example.exchange.request_ended));
@@ -306,20 +283,37 @@ fn explanation(model: &Model, kind: &Kind, example: &Empty<'_>, number: u64) -> 
         "{ender} {how} {} with a request in flight and without sending a byte, {after} after the request's last byte.",
         count(number, "connection", "connections"),
     );
-    if kind.cause.is_some() {
-        return format!("{told} That is how its giving up reached the client.");
+    if let Some(cause) = cause {
+        return format!("{told} {}", as_consequence(cause));
     }
     let frames = closing_frames(model, example.connection);
-    let why = if after_panic(frames).is_some() {
-        let at =
-            telling_frame(frames).map_or_else(String::new, |frame| format!(" in {}", brief(frame)));
-        format!(" Its handler panicked{at}.")
-    } else {
-        telling_frame(frames).map_or_else(String::new, |frame| {
-            format!(" It closed in {}.", brief(frame))
-        })
+    let at =
+        telling_frame(frames).map_or_else(String::new, |frame| format!(" in {}", brief(frame)));
+    let why = match Raised::of(frames) {
+        Some(Raised::Runtime) => format!(" Its handler panicked{at}."),
+        Some(Raised::Call) => format!(
+            " Its handler panicked{at}, or aborted the response there on purpose: panic(http.ErrAbortHandler) leaves the same stack."
+        ),
+        Some(Raised::ReverseProxy) => format!(
+            " Its httputil.ReverseProxy aborted the response (http.ErrAbortHandler){at}: the upstream's body had broken off."
+        ),
+        None if at.is_empty() => String::new(),
+        None => format!(" It closed{at}."),
     };
     told + &why
+}
+
+/// What an empty response has to do with its cause.
+fn as_consequence(cause: Rule) -> &'static str {
+    match cause {
+        Rule::ServerTimeout => "That is how the passing of the time limit reached the client.",
+        Rule::ConnectionReset => "That is how the reset reached the client.",
+        Rule::KeepaliveRace => {
+            "That is how the request that its upstream never read reached the client."
+        }
+        Rule::EmptyResponse => "That is how the empty reply of its upstream reached the client.",
+        _ => "That is how its giving up reached the client.",
+    }
 }
 
 fn advice(model: &Model, kind: &Kind, example: &Empty<'_>) -> Vec<String> {
@@ -327,18 +321,22 @@ fn advice(model: &Model, kind: &Kind, example: &Empty<'_>) -> Vec<String> {
         return Vec::new();
     }
     let ender = ender(model, example);
-    let frames = closing_frames(model, example.connection);
-    vec![if after_panic(frames).is_some() {
-        format!(
-            "Look in {ender}'s log for \"http: panic serving {}\"; with http.ErrAbortHandler there is none, and the abort is on purpose.",
-            example.connection.client()
-        )
-    } else if example.connection.role == Role::Server {
-        format!(
+    let client = example.connection.client();
+    let raised = Raised::of(closing_frames(model, example.connection));
+    vec![match raised {
+        Some(Raised::Runtime) => {
+            format!("Look in {ender}'s log for \"http: panic serving {client}\".")
+        }
+        Some(Raised::Call) => format!(
+            "Look in {ender}'s log for \"http: panic serving {client}\"; with http.ErrAbortHandler there is none, and the abort is on purpose."
+        ),
+        Some(Raised::ReverseProxy) => format!(
+            "See why the upstream of {ender} breaks its responses off: {ender}'s log says \"httputil: ReverseProxy read error during body copy\"."
+        ),
+        None if example.connection.role == Role::Server => format!(
             "See why {ender} ends the connection: a write or read time limit of its server, an abort of its handler, or a connection closed by hand."
-        )
-    } else {
-        format!("Trace {ender} on its own host to see why it closed.")
+        ),
+        None => format!("Trace {ender} on its own host to see why it closed."),
     }]
 }
 
@@ -351,16 +349,18 @@ fn evidence(model: &Model, example: &Empty<'_>, client: Option<&Connection>) -> 
             timeline.outcome(connection, &example.exchange);
             if let Some(client) = client {
                 let who = model.name(client.pid);
-                timeline.add_if(client.peer_left(), "end", || {
+                timeline.on(client).add_if(client.peer_left(), "end", || {
                     format!("{who} sees its connection end with nothing received")
                 });
             }
         }
         Role::Client => {
-            let who = model.name(connection.pid);
+            let who = model.owner(connection);
             let server = connection.remote;
             let sends = format!("{who} sends {} to {server}", what(&example.exchange));
-            timeline.add(example.exchange.started, "request", sends);
+            timeline
+                .on(connection)
+                .add(example.exchange.started, "request", sends);
             let how = if example.reset { "RST" } else { "FIN" };
             timeline.add(
                 example.ended,

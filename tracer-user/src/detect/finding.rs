@@ -1,4 +1,4 @@
-//! What a finding is, and how sure one can be of it.
+//! What a finding is.
 //!
 //! The names and units of the fields are those of the JSON report; they are promised to scripts.
 
@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    event::{Attribution, Creation, Frame, Goroutine, Pid, Role},
+    event::{Attribution, Creation, Frame, Goroutine, Pid, Role, SocketId},
     model::{Connection, Model},
 };
 
@@ -22,7 +22,7 @@ pub struct Finding {
     pub rule: Rule,
     /// How much harm it does.
     pub severity: Severity,
-    /// From 0 to 1; see [`Confidence`].
+    /// From 0 to 1; see [`Confidence`](super::Confidence).
     pub confidence: f64,
     /// How often it happened in the window.
     pub count: u64,
@@ -66,8 +66,30 @@ pub enum Rule {
     ProxyTimeout,
     /// A process gave up on its server, with no request being served.
     ClientTimeout,
+    /// A server's own limit of time cut a request off.
+    ServerTimeout,
+    /// A request went out on a pooled connection that the peer was closing.
+    KeepaliveRace,
+    /// A connection with work in flight was reset.
+    ConnectionReset,
     /// A connection that carried a request ended with no response byte.
     EmptyResponse,
+    /// The first byte of a response came late.
+    SlowResponse,
+    /// Bytes stopped flowing in the middle of a message.
+    StalledTransfer,
+    /// Packets were lost, and requests waited until they were sent again.
+    PacketLoss,
+    /// A request was taken, or sat unread, and never answered while the connection stayed open.
+    NoResponse,
+    /// The accept queue of a listening socket overflowed.
+    AcceptBacklog,
+    /// The peer closed, the process never did.
+    CloseWaitLeak,
+    /// Calls fail, or soon will, because file descriptors run out.
+    FdExhaustion,
+    /// Short connections are opened over and over where one would do.
+    ConnectionChurn,
 }
 
 /// How much harm is done. Ordered: the worst is the greatest.
@@ -85,13 +107,37 @@ pub enum Severity {
 /// A process, named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Its id.
+    /// Its id; `null` for a host of a packet capture, which stands for processes that are not known.
+    #[serde(with = "known_pid")]
     pub pid: Pid,
-    /// Its name.
+    /// Its name; of a host its address, with the port it serves on.
     pub comm: String,
 }
 
+/// Writes no id where there is none.
+pub(crate) mod known_pid {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::event::{HOSTS, Pid, is_host};
+
+    pub(crate) fn serialize<S: Serializer>(pid: &Pid, to: S) -> Result<S::Ok, S::Error> {
+        Some(*pid).filter(|pid| !is_host(*pid)).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Pid, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(HOSTS))
+    }
+}
+
 impl Subject {
+    /// Who owns this end of a connection.
+    pub(super) fn owner(model: &Model, connection: &Connection) -> Self {
+        Self {
+            pid: connection.pid,
+            comm: model.owner(connection),
+        }
+    }
+
     pub(super) fn of(model: &Model, pid: Pid) -> Self {
         Self {
             pid,
@@ -212,6 +258,21 @@ pub struct Measured {
     /// Harmed requests by the status their client got; `none` where it got no byte.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub harmed_by_status: BTreeMap<String, u64>,
+    /// Bytes per second at which the request of that occurrence came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_rate_bytes: Option<u64>,
+    /// Bytes that the process had not read of that occurrence when its connection or the window ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread_bytes: Option<u64>,
+    /// How long that occurrence's connection had been idle when its client sent the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_idle_s: Option<f64>,
+    /// How long it had been idle when its server closed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_idle_s: Option<f64>,
+    /// Requests that the client sent again, so that nothing was lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retried: Option<u64>,
     /// Attempts to connect to the same address in the window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u64>,
@@ -221,9 +282,66 @@ pub struct Measured {
     /// SYNs sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syn_retransmits: Option<u64>,
+    /// Requests that took this long, or were held up, and were answered all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_slow: Option<u64>,
+    /// Half of the requests of the same kind were answered within this time, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usual_s: Option<f64>,
+    /// Where the time of the occurrence that `evidence` tells went; the parts add up to the whole.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub parts_s: BTreeMap<String, f64>,
+    /// Gaps of 200 ms or more in the middle of messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<u64>,
+    /// Segments sent again, SYNs apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retransmits: Option<u64>,
     /// Packets that this kernel dropped, by its own reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub drops: BTreeMap<String, u64>,
+    /// Connections in the queue of the listening socket when it was fullest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued: Option<u64>,
+    /// How many may be in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u64>,
+    /// Handshakes that were dropped because it was full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshakes_dropped: Option<u64>,
+    /// Connections that the finding is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// By how many they, or the descriptors, grow in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth_per_s: Option<f64>,
+    /// How many of them are opened in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_s: Option<f64>,
+    /// Requests that each carries, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_connection: Option<f64>,
+    /// Their median life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime_s: Option<f64>,
+    /// The share of it that goes into connecting, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connecting_share: Option<f64>,
+    /// File descriptors open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<u64>,
+    /// How many may be open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptors_limit: Option<u64>,
+    /// Calls that failed for want of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_refused: Option<u64>,
+    /// In how many seconds they run out, if it goes on like this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exhausted_in_s: Option<f64>,
+    /// What the descriptors are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub held: BTreeMap<String, u64>,
 }
 
 impl Measured {
@@ -247,8 +365,11 @@ pub struct Evidence {
     pub event: String,
     /// The rest.
     pub detail: String,
-    /// The packet's number in the capture, where there is one.
+    /// The packet's number in the recording's capture (Wireshark's `frame.number`), where there is one.
     pub frame: Option<u64>,
+    /// On which socket it happened, where it did on one: so its packet can be found.
+    #[serde(skip)]
+    pub socket: Option<SocketId>,
 }
 
 /// Writes a time as RFC 3339 with all nine digits of its fraction.
@@ -259,116 +380,9 @@ pub(crate) fn rfc3339_nanoseconds<S: Serializer>(
     to.collect_str(&format_args!("{time:.9}"))
 }
 
-/// How sure a finding is, as a number that follows from its evidence.
-///
-/// It begins with what was seen:
-///
-/// | seen | confidence |
-/// | --- | --- |
-/// | the program's own decision, or the kernel's own word | 0.97 |
-/// | no decision, but *n* waits of the same length (n ≥ 3) | 0.85 − 0.45 / n: 0.70 for 3, 0.81 for 10 |
-/// | no decision, and too few waits to compare | 0.50 |
-///
-/// and is multiplied by the factor of each [`Doubt`].
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Confidence(f64);
-
-/// A reason to be less sure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
-    /// The error was not text that could be read; that of a deadline is not. (0.9;
-    /// not where the same wait came again and again)
-    ReasonUnread,
-    /// Which connection the decision was about was concluded from the close that followed. (0.93)
-    ConnectionInferred,
-    /// Which setting it was was concluded from another goroutine's doing. (0.9)
-    SettingInferred,
-    /// Which of several settings it was could not be told. (0.9)
-    SettingUnknown,
-    /// Which request was being served was concluded from time, method and path. (0.95)
-    RequestInferred,
-    /// Several requests, or connections, would have fitted. (0.8)
-    Ambiguous,
-    /// Only one end of the connection was seen. (0.95)
-    OneEnd,
-    /// Records were lost. (0.9)
-    Losses,
-}
-
-impl Doubt {
-    fn factor(self) -> f64 {
-        match self {
-            Self::RequestInferred | Self::OneEnd => 0.95,
-            Self::ConnectionInferred => 0.93,
-            Self::ReasonUnread | Self::SettingInferred | Self::SettingUnknown | Self::Losses => 0.9,
-            Self::Ambiguous => 0.8,
-        }
-    }
-}
-
-impl Confidence {
-    /// The decision itself, or the kernel's own word, was seen.
-    pub const SEEN: Self = Self(0.97);
-
-    /// `waits` of the same length were seen, and no decision.
-    #[must_use]
-    pub fn from_timing(waits: usize) -> Self {
-        if waits < 3 {
-            Self(0.5)
-        } else {
-            Self(0.85 - 0.45 / waits as f64)
-        }
-    }
-
-    /// A number given before.
-    #[must_use]
-    pub fn of(number: f64) -> Self {
-        Self(number.clamp(0.0, 1.0))
-    }
-
-    /// With one more doubt.
-    #[must_use]
-    pub fn but(self, doubt: Doubt) -> Self {
-        Self(self.0 * doubt.factor())
-    }
-
-    /// With several more doubts; each counts once.
-    #[must_use]
-    pub fn but_all(self, doubts: &[Doubt]) -> Self {
-        let mut counted: Vec<Doubt> = Vec::new();
-        for doubt in doubts {
-            if !counted.contains(doubt) {
-                counted.push(*doubt);
-            }
-        }
-        counted.into_iter().fold(self, Self::but)
-    }
-
-    /// The number, to two digits.
-    #[must_use]
-    pub fn number(self) -> f64 {
-        (self.0 * 100.0).round() / 100.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn confidence_grows_with_the_number_of_equal_waits_and_stays_below_a_seen_decision() {
-        let of = |waits| Confidence::from_timing(waits);
-        assert_eq!(of(1).number(), 0.5);
-        assert_eq!(of(3).number(), 0.7);
-        assert!(of(3) < of(10));
-        assert!(of(1_000_000) < Confidence::SEEN);
-    }
-
-    #[test]
-    fn a_doubt_counts_once() {
-        let doubts = [Doubt::Ambiguous, Doubt::Ambiguous, Doubt::OneEnd];
-        assert_eq!(Confidence::SEEN.but_all(&doubts).number(), 0.74);
-    }
 
     #[test]
     fn times_are_written_with_nanoseconds() {
@@ -377,6 +391,7 @@ mod tests {
             event: "close".into(),
             detail: String::new(),
             frame: None,
+            socket: None,
         };
         let json = serde_json::to_value(&evidence).unwrap();
         assert_eq!(json["time"], "2026-01-01T00:00:01.500000000Z");

@@ -5,26 +5,39 @@
 //! readings of the same events are possible, the harmless one holds. Nothing here does I/O or reads
 //! a clock, so a recording gives the same findings as the live run.
 
+mod accept_backlog;
 mod client_timeout;
+mod close_wait_leak;
+mod confidence;
 mod connect_refused;
 mod connect_timeout;
+mod connection_churn;
+mod connection_reset;
 mod docket;
 mod empty_response;
+mod fd_exhaustion;
 mod finding;
 mod grounds;
+mod keepalive_race;
+mod no_response;
 mod own_code;
+mod packet_loss;
 mod proxy_timeout;
+mod server_timeout;
+mod slow_response;
+mod stalled_transfer;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wording;
 
+pub use confidence::{Confidence, Doubt};
 pub use finding::{
-    Confidence, Doubt, Ends, Evidence, Finding, Measured, Rule, Setting, Severity, Starter,
-    Subject, Witness,
+    Ends, Evidence, Finding, Measured, Rule, Setting, Severity, Starter, Subject, Witness,
 };
 pub use own_code::{brief, is_standard, own_frame};
 
-pub(crate) use finding::rfc3339_nanoseconds;
+pub(crate) use finding::{known_pid, rfc3339_nanoseconds};
+pub(crate) use grounds::telling::deciding_frame;
 #[cfg(test)]
 pub(crate) use tests::{GATEWAY, large_uploads_fail, saving};
 
@@ -35,12 +48,24 @@ use grounds::scene::Scene;
 use wording::{count, join};
 
 /// Every rule; causes before what they may cause.
-const RULES: [fn(&Scene<'_>, &mut Docket); 5] = [
+const RULES: [fn(&Scene<'_>, &mut Docket); 17] = [
+    packet_loss::find,
+    no_response::taken::find,
+    close_wait_leak::find,
+    fd_exhaustion::find,
+    accept_backlog::find,
+    no_response::unread::find,
+    connection_churn::find,
     connect_refused::find,
     connect_timeout::find,
     proxy_timeout::find,
     client_timeout::find,
+    server_timeout::find,
+    keepalive_race::find,
+    connection_reset::find,
     empty_response::find,
+    stalled_transfer::find,
+    slow_response::find,
 ];
 
 /// What is wrong, the worst first, causes before their consequences.

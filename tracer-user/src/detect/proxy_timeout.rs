@@ -83,7 +83,7 @@ fn advice(occasion: &Occasion<'_, '_>, harm: &Harm) -> Vec<String> {
         Limit::Dialer | Limit::Connecting => "See why the SYN gets no answer before raising the limit for connecting.".into(),
         Limit::Unknown => format!(
             "Raise the time limit that {} has for its upstream{value}.",
-            occasion.model.name(occasion.connection().pid)
+            occasion.who()
         ),
     }];
     if occasion.example.exchange.is_some() {

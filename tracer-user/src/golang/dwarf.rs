@@ -15,7 +15,12 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// Field name to byte offset.
 type Fields = HashMap<String, u32>;
 
-const STRUCTS: [&str; 3] = ["runtime.g", "runtime.m", "runtime.gobuf"];
+const STRUCTS: [&str; 4] = [
+    "runtime.g",
+    "runtime.m",
+    "runtime.gobuf",
+    "runtime.pollDesc",
+];
 
 /// Reads the layout from `file`'s debug information.
 pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
@@ -28,8 +33,8 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
     let sections = gimli::DwarfSections::load(load).ok()?;
     let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
     let structs = structs(&dwarf).ok()?;
-    let [g, m, gobuf] = STRUCTS.map(|name| structs.get(name));
-    let (g, m, gobuf) = (g?, m?, gobuf?);
+    let [g, m, gobuf, poll] = STRUCTS.map(|name| structs.get(name));
+    let (g, m, gobuf, poll) = (g?, m?, gobuf?, poll?);
     let sched = g.get("sched")?;
     Some(Layout {
         stack_lo: *g.get("stack")?,
@@ -48,6 +53,8 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
         start_pc: *g.get("startpc")?,
         m_procid: *m.get("procid")?,
         m_curg: *m.get("curg")?,
+        poll_read_seq: *poll.get("rseq")?,
+        poll_write_seq: *poll.get("wseq")?,
     })
 }
 

@@ -5,7 +5,7 @@
 //! compares it with the debug information of every toolchain at hand. Patch releases have never
 //! changed it within a minor version.
 
-/// Byte offsets in `runtime.g` and `runtime.m` (`src/runtime/runtime2.go`).
+/// Byte offsets in `runtime.g`, `runtime.m` (`src/runtime/runtime2.go`) and `runtime.pollDesc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// `g.stack.lo`.
@@ -40,6 +40,10 @@ pub(super) struct Layout {
     pub m_procid: u32,
     /// `m.curg`.
     pub m_curg: u32,
+    /// `pollDesc.rseq` (`src/runtime/netpoll.go`): changes with each read deadline that is set.
+    pub poll_read_seq: u32,
+    /// `pollDesc.wseq`.
+    pub poll_write_seq: u32,
 }
 
 /// The oldest minor version (`go1.MINOR`) whose layout is known.
@@ -67,8 +71,11 @@ impl Layout {
             start_pc: 296,
             m_procid: 72,
             m_curg: 192,
+            poll_read_seq: 64,
+            poll_write_seq: 152,
         };
-        // 1.23 added g.syscallbp; 1.25 dropped gobuf.ret; 1.26 added a word before parentGoid.
+        // 1.23 added g.syscallbp; 1.25 dropped gobuf.ret; 1.26 added a word before parentGoid. Timers, of
+        // which a pollDesc holds two, grew in 1.23 and 1.25.
         Some(match minor {
             21 | 22 => base,
             23 | 24 => Self {
@@ -79,6 +86,7 @@ impl Layout {
                 parent_goid: 280,
                 go_pc: 288,
                 start_pc: 304,
+                poll_write_seq: 168,
                 ..base
             },
             25 => Self {
@@ -86,6 +94,7 @@ impl Layout {
                 syscall_pc: 112,
                 m_procid: 64,
                 m_curg: 184,
+                poll_write_seq: 176,
                 ..base
             },
             26 | 27 => Self {
@@ -96,6 +105,7 @@ impl Layout {
                 start_pc: 304,
                 m_procid: 64,
                 m_curg: 184,
+                poll_write_seq: 176,
                 ..base
             },
             _ => return None,

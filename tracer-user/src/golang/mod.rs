@@ -27,6 +27,7 @@ pub mod memory;
 pub mod pprof;
 mod process_memory;
 pub mod profile;
+pub mod saved;
 mod stack;
 mod state;
 mod symbols;
@@ -84,6 +85,10 @@ pub struct RuntimeOffsets {
     pub m_procid: u32,
     /// `runtime.g.goid`, in bytes.
     pub g_goid: u32,
+    /// `runtime.pollDesc.rseq`, in bytes.
+    pub poll_read_seq: u32,
+    /// `runtime.pollDesc.wseq`, in bytes.
+    pub poll_write_seq: u32,
 }
 
 /// Where a function begins.
@@ -167,6 +172,8 @@ impl Program {
             m_curg: layout.m_curg,
             m_procid: layout.m_procid,
             g_goid: layout.goid,
+            poll_read_seq: layout.poll_read_seq,
+            poll_write_seq: layout.poll_write_seq,
         })
     }
 

@@ -131,7 +131,7 @@ pub fn snapshot(endpoint: &Endpoint, pid: Pid, limit: usize) -> Result<Snapshot,
 
 /// The goroutines of a profile one by one; where they are more than `limit`, each stack keeps its share
 /// and at least one.
-fn spread(profile: &profile::Profile, limit: usize) -> Vec<Goroutine> {
+pub(super) fn spread(profile: &profile::Profile, limit: usize) -> Vec<Goroutine> {
     let total = profile
         .groups
         .iter()

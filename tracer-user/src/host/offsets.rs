@@ -30,6 +30,11 @@ pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
         inet_sport: of("inet_sock", "inet_sport")?,
         srtt_us: of("tcp_sock", "srtt_us")?,
         total_retrans: of("tcp_sock", "total_retrans")?,
+        copied_seq: of("tcp_sock", "copied_seq")?,
+        rcv_nxt: of("tcp_sock", "rcv_nxt")?,
+        chrono_type: of("tcp_sock", "chrono_type")?,
+        chrono_start: of("tcp_sock", "chrono_start")?,
+        chrono_stat: of("tcp_sock", "chrono_stat")?,
         skb_sk: of("sk_buff", "sk")?,
         skb_head: of("sk_buff", "head")?,
         skb_network_header: of("sk_buff", "network_header")?,
@@ -42,6 +47,7 @@ pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
         file_private_data: of("file", "private_data")?,
         file_inode: of("file", "f_inode")?,
         inode_mode: of("inode", "i_mode")?,
+        inode_number: of("inode", "i_ino")?,
         socket_sk: of("socket", "sk")?,
     })
 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::event::{
-    Actor, Attribution, BootInstant, Closed, ConnectFailure, Decision, Goroutine, Opened, Origin,
-    Pid, Role, SocketId, StackId,
+    Actor, Attribution, BootInstant, Closed, ConnectFailure, Decider, Decision, Goroutine, Opened,
+    Origin, Pid, Role, SocketId, StackId, Stall, is_host,
 };
 
 use super::{
@@ -15,8 +15,16 @@ use super::{
 /// Decisions kept of each connection. The first one decides; what follows is its aftermath.
 const DECISIONS: usize = 4;
 
+/// Deadlines that passed, kept of each connection; the first ones. A program that polls by setting
+/// deadlines passes many.
+const DEADLINES: usize = 16;
+
 /// Looks at the goroutine that serves a connection, kept of each.
 const LOOKS: usize = 4;
+
+/// Gaps in messages kept of each connection, and times of segments sent again.
+const STALLS: usize = 16;
+const RETRANSMITS: usize = 64;
 
 /// Different drop reasons kept of each connection.
 const DROP_REASONS: usize = 8;
@@ -45,6 +53,8 @@ pub struct Connection {
     pub opened_by: Option<Actor>,
     /// Where it was opened.
     pub opened_at: Option<StackId>,
+    /// Where it was asked for, where a goroutine of `net/http`'s transport opened it.
+    pub asked_at: Option<StackId>,
     /// When the handshake was done, if that happened in the window.
     pub established: Option<BootInstant>,
     /// How connecting failed.
@@ -61,12 +71,20 @@ pub struct Connection {
     pub closed: Option<(BootInstant, Closed)>,
     /// Segments sent again, SYNs apart.
     pub retransmits: u32,
+    /// When they were; the first ones.
+    pub retransmitted: Vec<BootInstant>,
+    /// Gaps in the middle of messages; the first ones.
+    pub stalls: Vec<Stall>,
+    /// Since when bytes of the peer lie in the socket unread, and how many, at its end or the window's.
+    pub unread: Option<(BootInstant, Option<u64>)>,
     /// SYNs sent again.
     pub syn_retransmits: u32,
     /// Packets dropped by this kernel, by its reason.
     pub drops: BTreeMap<String, u64>,
     /// What decided its fate, in the order it happened.
     pub decisions: Vec<Decided>,
+    /// Deadlines set on it that passed, in the order they did.
+    pub deadlines: Vec<Deadline>,
     /// Looks at the goroutine that serves it, each with its time.
     pub looks: Vec<(BootInstant, Goroutine)>,
     /// The socket at the other end, where that is a traced one on this host.
@@ -111,6 +129,15 @@ pub struct Decided {
     pub attribution: Attribution,
 }
 
+/// A deadline that the program had set on the connection, and that passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// When.
+    pub at: BootInstant,
+    /// It was for reading, or for writing.
+    pub of: Decider,
+}
+
 /// How a connection ended, in the words of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -142,6 +169,7 @@ impl Connection {
             opened: at,
             opened_by: opened.actor,
             opened_at: opened.stack,
+            asked_at: None,
             established: (opened.origin == Origin::Accepted).then_some(at),
             connect_failed: None,
             peer_closed: None,
@@ -150,9 +178,13 @@ impl Connection {
             reset_received: None,
             closed: None,
             retransmits: 0,
+            retransmitted: Vec::new(),
+            stalls: Vec::new(),
+            unread: None,
             syn_retransmits: 0,
             drops: BTreeMap::new(),
             decisions: Vec::new(),
+            deadlines: Vec::new(),
             looks: Vec::new(),
             other_end: None,
             exchanges: Exchanges::default(),
@@ -273,10 +305,12 @@ impl Connection {
     }
 
     /// The kernel counted more bytes from the peer than any exchange tells of: some were received in
-    /// a way that cannot be watched (`splice(2)`), so silence of the peer must not be concluded.
+    /// a way that cannot be watched (`splice(2)`), so silence of the peer must not be concluded. From a
+    /// packet capture nothing is hidden in this way.
     #[must_use]
     pub fn heard_unseen(&self) -> bool {
-        self.origin != Origin::Found
+        !is_host(self.pid)
+            && self.origin != Origin::Found
             && self.role == Role::Client
             && self
                 .closed
@@ -289,9 +323,28 @@ impl Connection {
         }
     }
 
+    pub(super) fn deadline(&mut self, deadline: Deadline) {
+        if self.deadlines.len() < DEADLINES {
+            self.deadlines.push(deadline);
+        }
+    }
+
     pub(super) fn look(&mut self, at: BootInstant, goroutine: Goroutine) {
         if self.looks.len() < LOOKS {
             self.looks.push((at, goroutine));
+        }
+    }
+
+    pub(super) fn retransmit(&mut self, at: BootInstant) {
+        self.retransmits += 1;
+        if self.retransmitted.len() < RETRANSMITS {
+            self.retransmitted.push(at);
+        }
+    }
+
+    pub(super) fn stall(&mut self, stall: Stall) {
+        if self.stalls.len() < STALLS {
+            self.stalls.push(stall);
         }
     }
 
@@ -308,29 +361,34 @@ impl Connection {
         first.actor = first.actor.or(closing.actor);
     }
 
-    /// A rule may want to see it: connecting failed or took a second SYN, it was reset, packets of
-    /// it were dropped, or an exchange went wrong.
+    /// A rule may want to see it: something went wrong, was sent again, or was slow.
     pub(super) fn remarkable(&self) -> bool {
+        self.went_wrong() || self.retransmits > 0 || self.exchanges.slow()
+    }
+
+    /// Connecting failed or took a second SYN, it was reset, packets of it were dropped, or an exchange
+    /// went wrong.
+    pub(super) fn went_wrong(&self) -> bool {
         self.connect_failed.is_some()
             || self.syn_retransmits > 0
             || self.reset_received.is_some()
             || self.reset_sent.is_some()
             || !self.drops.is_empty()
             || !self.looks.is_empty()
-            || self.exchanges.remarkable()
+            || !self.stalls.is_empty()
+            || self.unread.is_some()
+            || self.exchanges.went_wrong()
     }
 
-    /// What is left of it when it is no longer kept.
-    pub(super) fn traffic(&self) -> Traffic {
-        Traffic {
-            connections: 1,
-            established: u64::from(self.was_established()),
-            refused: u64::from(
-                self.connect_failed
-                    .is_some_and(|failed| failed.why == ConnectFailure::Refused),
-            ),
-            exchanges: self.tally(),
-        }
+    /// Adds what is left of it when it is no longer kept.
+    pub(super) fn count_into(&self, traffic: &mut Traffic) {
+        let refused = self
+            .connect_failed
+            .is_some_and(|failed| failed.why == ConnectFailure::Refused);
+        traffic.connections += 1;
+        traffic.established += u64::from(self.was_established());
+        traffic.refused += u64::from(refused);
+        self.exchanges.count_into(&mut traffic.exchanges);
     }
 }
 

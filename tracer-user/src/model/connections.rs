@@ -4,12 +4,14 @@
 //! them and [`REMARKABLE`] closed ones with one are kept. The rest is counted by [`Peer`].
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use crate::event::{BootInstant, Opened, SocketId};
+use foldhash::fast::RandomState;
+
+use crate::event::{BootInstant, Opened, SocketId, StackId};
 
 use super::{
     connection::Connection,
@@ -32,9 +34,12 @@ const STRAGGLING: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    kept: BTreeMap<SocketId, Connection>,
+    /// Boxed, since a table moves its entries about and a connection is large.
+    kept: HashMap<SocketId, Box<Connection>, RandomState>,
+    /// Those kept, in the order of their first sight.
+    order: BTreeSet<SocketId>,
     /// By (local, remote), the latest socket that had these addresses.
-    by_addresses: HashMap<(SocketAddr, SocketAddr), SocketId>,
+    by_addresses: HashMap<(SocketAddr, SocketAddr), SocketId, RandomState>,
     /// Closed, in the order of closing; whether they are remarkable is seen when they come to leave.
     closed: VecDeque<SocketId>,
     remarkable: VecDeque<SocketId>,
@@ -44,9 +49,11 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn open(&mut self, at: BootInstant, opened: Opened) {
+    /// A socket appears; where a library opened it, at `asked` somebody asked for it.
+    pub(super) fn open(&mut self, at: BootInstant, opened: Opened, asked: Option<StackId>) {
         let (socket, local, remote) = (opened.socket, opened.local, opened.remote);
-        let mut connection = Connection::opened(at, opened);
+        let mut connection = Box::new(Connection::opened(at, opened));
+        connection.asked_at = asked;
         if let Some(twin) = self
             .by_addresses
             .get(&(remote, local))
@@ -58,6 +65,7 @@ impl Connections {
         }
         self.by_addresses.insert((local, remote), socket);
         self.kept.insert(socket, connection);
+        self.order.insert(socket);
     }
 
     /// The kernel is done with `socket`.
@@ -75,21 +83,23 @@ impl Connections {
         if self.remarkable.len() > REMARKABLE
             && let Some(leaving) = self.remarkable.pop_front()
         {
-            self.forgotten += 1;
+            let wrong = self.kept.get(&leaving).is_some_and(|c| c.went_wrong());
+            self.forgotten += u64::from(wrong);
             self.fold(leaving);
         }
     }
 
     pub(super) fn get(&self, socket: SocketId) -> Option<&Connection> {
-        self.kept.get(&socket)
+        self.kept.get(&socket).map(AsRef::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, socket: SocketId) -> Option<&mut Connection> {
-        self.kept.get_mut(&socket)
+        self.kept.get_mut(&socket).map(AsMut::as_mut)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.kept.values()
+        let kept = self.order.iter().filter_map(|socket| self.kept.get(socket));
+        kept.map(AsRef::as_ref)
     }
 
     /// How many are no longer kept.
@@ -110,11 +120,8 @@ impl Connections {
     /// All traffic, kept and folded.
     pub(super) fn traffic(&self) -> BTreeMap<Peer, Traffic> {
         let mut traffic = self.folded.clone();
-        for connection in self.kept.values() {
-            traffic
-                .entry(connection.peer())
-                .or_default()
-                .add(&connection.traffic());
+        for connection in self.iter() {
+            connection.count_into(traffic.entry(connection.peer()).or_default());
         }
         traffic
     }
@@ -124,13 +131,14 @@ impl Connections {
             return false;
         };
         let other_end = connection.other_end.and_then(|other| self.kept.get(&other));
-        connection.remarkable() || other_end.is_some_and(Connection::remarkable)
+        connection.remarkable() || other_end.is_some_and(|other| other.remarkable())
     }
 
     fn fold(&mut self, socket: SocketId) {
         let Some(connection) = self.kept.remove(&socket) else {
             return;
         };
+        self.order.remove(&socket);
         let addresses = (connection.local, connection.remote);
         if self.by_addresses.get(&addresses) == Some(&socket) {
             self.by_addresses.remove(&addresses);
@@ -139,10 +147,7 @@ impl Connections {
         if self.folded.len() >= PEERS && !self.folded.contains_key(&peer) {
             peer.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         }
-        self.folded
-            .entry(peer)
-            .or_default()
-            .add(&connection.traffic());
+        connection.count_into(self.folded.entry(peer).or_default());
         self.left_out += 1;
     }
 }

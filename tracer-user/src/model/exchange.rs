@@ -17,8 +17,11 @@ use super::traffic::Tally;
 /// Exchanges kept of each connection whatever became of them; the last ones.
 const RECENT: usize = 32;
 
-/// Exchanges kept of each connection, older than the recent ones, because they went wrong.
+/// Exchanges kept of each connection, older than the recent ones, because they went wrong or were slow.
 const NOTABLE: usize = 256;
+
+/// An exchange that took this long is slow.
+const SLOW: Duration = Duration::from_millis(400);
 
 /// Heads kept while their exchange is not told yet. More than one only where records were lost.
 const HEADS: usize = 8;
@@ -53,6 +56,10 @@ pub struct Exchange {
     pub actor: Option<Actor>,
     /// A later exchange followed on the connection.
     pub complete: bool,
+    /// When the first byte of what we receive lay in the socket for us to read.
+    pub arrived: Option<BootInstant>,
+    /// Smoothed round-trip time when it was told.
+    pub round_trip: Option<Duration>,
     /// The request's head, for HTTP/1 in the clear.
     pub head: Option<RequestHead>,
 }
@@ -72,6 +79,8 @@ impl Exchange {
             status: told.status,
             actor: told.actor,
             complete: told.complete,
+            arrived: told.arrived,
+            round_trip: told.round_trip,
             head,
         }
     }
@@ -91,6 +100,8 @@ impl Exchange {
             status: None,
             actor: None,
             complete: false,
+            arrived: None,
+            round_trip: None,
             head: Some(head),
         }
     }
@@ -117,6 +128,14 @@ impl Exchange {
     #[must_use]
     pub fn time_to_first_byte(&self) -> Option<Duration> {
         Some(self.first_byte?.since(self.started))
+    }
+
+    /// From the last byte of the request to the first byte of the response: what answering took, however
+    /// slowly the request came. Nothing where the response began before the request had ended.
+    #[must_use]
+    pub fn answer_time(&self) -> Option<Duration> {
+        let first_byte = self.first_byte.filter(|_| self.answered())?;
+        Some(first_byte.since(self.request_ended))
     }
 
     /// From the first byte to the last so far.
@@ -146,6 +165,7 @@ impl Exchange {
     fn go_on(&mut self, next: Self) {
         if self.interim() {
             self.interim_bytes += self.response_bytes;
+            self.arrived = next.arrived.or(self.arrived);
             self.first_byte = next.first_byte;
             self.response_bytes = next.response_bytes;
             self.status = next.status;
@@ -157,6 +177,7 @@ impl Exchange {
         self.request_ended = self.request_ended.max(next.request_ended);
         self.last_byte = self.last_byte.max(next.last_byte);
         self.actor = next.actor.or(self.actor);
+        self.round_trip = next.round_trip.or(self.round_trip);
         self.complete = next.complete;
     }
 }
@@ -172,7 +193,7 @@ pub(super) struct Exchanges {
     /// Heads of requests not told yet: they are in flight.
     heads: BTreeMap<u32, (BootInstant, RequestHead)>,
     /// Those no longer kept one by one.
-    folded: Tally,
+    folded: Option<Box<Tally>>,
     /// How many of the folded ones had gone wrong.
     forgotten: u64,
     /// The number after the highest one told.
@@ -236,12 +257,31 @@ impl Exchanges {
 
     /// All exchanges ever told, counted.
     pub(super) fn tally(&self) -> Tally {
-        let mut tally = self.folded.clone();
-        tally.count_quiet(u64::from(self.quiet));
-        for exchange in self.list() {
-            tally.count(&exchange);
-        }
+        let mut tally = Tally::default();
+        self.count_into(&mut tally);
         tally
+    }
+
+    /// Adds all exchanges ever told to `tally`.
+    pub(super) fn count_into(&self, tally: &mut Tally) {
+        if let Some(folded) = &self.folded {
+            tally.add(folded);
+        }
+        tally.count_quiet(u64::from(self.quiet));
+        let whole = match (self.settled.back(), &self.latest) {
+            (Some(last), Some(latest)) => !last.goes_on_with(latest),
+            _ => true,
+        };
+        if whole && self.heads.is_empty() {
+            // Nothing to put together, so nothing to copy: most connections by far.
+            for exchange in self.settled.iter().chain(&self.latest) {
+                tally.count_of_peer(exchange);
+            }
+        } else {
+            for exchange in self.list() {
+                tally.count_of_peer(&exchange);
+            }
+        }
     }
 
     /// Exchanges that went wrong and of which only the count is left.
@@ -250,8 +290,14 @@ impl Exchanges {
     }
 
     /// Something here went wrong, or is not over.
-    pub(super) fn remarkable(&self) -> bool {
-        self.latest.iter().chain(&self.settled).any(notable) || !self.heads.is_empty()
+    pub(super) fn went_wrong(&self) -> bool {
+        let wrong = |exchange: &Exchange| !exchange.fine();
+        self.latest.iter().chain(&self.settled).any(wrong) || !self.heads.is_empty()
+    }
+
+    /// Something here went well, and slowly.
+    pub(super) fn slow(&self) -> bool {
+        self.latest.iter().chain(&self.settled).any(slow)
     }
 
     fn find(&mut self, number: u32) -> Option<&mut Exchange> {
@@ -285,20 +331,27 @@ impl Exchanges {
             if self.settled.len() <= RECENT + NOTABLE {
                 return;
             }
-            self.forgotten += 1;
             self.settled.pop_front()
         } else {
             self.settled.remove(leaving)
         };
         if let Some(out) = out {
-            self.folded.count(&out);
+            self.forgotten += u64::from(!out.fine());
+            self.folded.get_or_insert_default().count(&out);
         }
     }
 }
 
 /// Kept longer than others, because a rule will want to see it.
 fn notable(exchange: &Exchange) -> bool {
-    !exchange.fine()
+    !exchange.fine() || slow(exchange)
+}
+
+fn slow(exchange: &Exchange) -> bool {
+    let unread = exchange
+        .arrived
+        .map_or(Duration::ZERO, |arrived| exchange.started.since(arrived));
+    exchange.duration() + unread >= SLOW
 }
 
 fn append(list: &mut Vec<Exchange>, exchange: Exchange) {
@@ -309,147 +362,4 @@ fn append(list: &mut Vec<Exchange>, exchange: Exchange) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::SocketId;
-
-    fn told(number: u32, request: u64, response: Option<(u16, u64)>) -> event::Exchange {
-        let at = |ms: u64| BootInstant((u64::from(number) * 100 + ms) * 1_000_000);
-        event::Exchange {
-            socket: SocketId(1),
-            number,
-            started: at(0),
-            request_ended: at(10),
-            first_byte: response.map(|_| at(20)),
-            last_byte: at(if response.is_some() { 30 } else { 10 }),
-            request_bytes: request,
-            response_bytes: response.map_or(0, |(_, bytes)| bytes),
-            status: response.map(|(status, _)| status),
-            actor: None,
-            complete: response.is_some(),
-        }
-    }
-
-    fn post() -> RequestHead {
-        RequestHead {
-            method: "POST".into(),
-            path: "/upload".into(),
-            traceparent: None,
-        }
-    }
-
-    #[test]
-    fn numbers_passed_over_are_quick_exchanges() {
-        let mut exchanges = Exchanges::default();
-        for number in [0, 1, 5_000, 4_000] {
-            exchanges.tell(&told(number, 10, Some((200, 10))));
-        }
-        let tally = exchanges.tally();
-        assert_eq!((tally.exchanges, tally.fine()), (5_001, 5_001));
-    }
-
-    #[test]
-    fn a_body_after_100_continue_belongs_to_the_request_before() {
-        let mut exchanges = Exchanges::default();
-        exchanges.head(BootInstant(0), 0, post());
-        exchanges.tell(&told(0, 180, Some((100, 25))));
-        exchanges.tell(&told(1, 200_000, Some((200, 120))));
-        let list = exchanges.list();
-        assert_eq!(list.len(), 1);
-        assert_eq!(list[0].request_bytes, 200_180);
-        assert_eq!(list[0].response_bytes, 120);
-        assert_eq!(list[0].status, Some(200));
-        assert_eq!(exchanges.tally().exchanges, 1);
-    }
-
-    #[test]
-    fn an_interim_response_is_no_answer() {
-        let mut exchanges = Exchanges::default();
-        exchanges.head(BootInstant(0), 0, post());
-        exchanges.tell(&told(0, 180, Some((100, 25))));
-        assert!(!exchanges.list()[0].answered());
-        exchanges.tell(&told(1, 200_000, None));
-        let list = exchanges.list();
-        assert!(!list[0].answered());
-        assert_eq!(list[0].first_byte, None);
-        assert_eq!(list[0].request_ended, BootInstant(110_000_000));
-    }
-
-    #[test]
-    fn a_request_after_the_continued_one_stands_alone() {
-        let mut exchanges = Exchanges::default();
-        for number in [0, 2] {
-            exchanges.head(BootInstant(0), number, post());
-        }
-        exchanges.tell(&told(0, 180, Some((100, 25))));
-        exchanges.tell(&told(1, 200_000, Some((200, 120))));
-        exchanges.tell(&told(2, 90, Some((200, 120))));
-        let numbers: Vec<_> = exchanges.list().iter().map(|e| e.number).collect();
-        assert_eq!(numbers, [0, 2]);
-    }
-
-    #[test]
-    fn without_heads_every_turn_is_an_exchange() {
-        let mut exchanges = Exchanges::default();
-        for number in 0..3 {
-            exchanges.tell(&told(number, 10, Some((200, 10))));
-        }
-        assert_eq!(exchanges.list().len(), 3);
-    }
-
-    #[test]
-    fn a_head_that_comes_late_still_finds_its_exchange() {
-        let mut exchanges = Exchanges::default();
-        exchanges.head(BootInstant(0), 0, post());
-        exchanges.tell(&told(0, 90, Some((200, 120))));
-        exchanges.tell(&told(1, 90, Some((200, 120))));
-        exchanges.head(BootInstant(0), 1, post());
-        assert_eq!(exchanges.list().len(), 2);
-    }
-
-    #[test]
-    fn a_request_whose_head_is_all_that_was_seen_is_in_flight() {
-        let mut exchanges = Exchanges::default();
-        exchanges.head(BootInstant(7), 0, post());
-        let list = exchanges.list();
-        assert_eq!(list[0].started, BootInstant(7));
-        assert!(!list[0].answered());
-    }
-
-    #[test]
-    fn a_busy_connection_stays_small_and_keeps_what_went_wrong() {
-        let mut exchanges = Exchanges::default();
-        for number in 0..10_000 {
-            let status = if number == 50 { 502 } else { 200 };
-            exchanges.tell(&told(number, 10, Some((status, 10))));
-        }
-        let list = exchanges.list();
-        assert!(list.len() <= RECENT + 2, "{}", list.len());
-        assert_eq!(list[0].number, 50);
-        let tally = exchanges.tally();
-        assert_eq!(tally.exchanges, 10_000);
-        assert_eq!(tally.failed, 1);
-    }
-
-    #[test]
-    fn even_what_went_wrong_is_bounded_and_counted() {
-        let mut exchanges = Exchanges::default();
-        for number in 0..1_000 {
-            exchanges.tell(&told(number, 10, Some((503, 10))));
-        }
-        assert!(exchanges.list().len() <= RECENT + NOTABLE + 1);
-        assert_eq!(exchanges.tally().failed, 1_000);
-        assert!(exchanges.forgotten() > 0);
-    }
-
-    #[test]
-    fn a_second_telling_replaces_the_first() {
-        let mut exchanges = Exchanges::default();
-        exchanges.tell(&told(0, 10, None));
-        exchanges.tell(&told(0, 20, Some((200, 5))));
-        let list = exchanges.list();
-        assert_eq!(list.len(), 1);
-        assert_eq!(list[0].request_bytes, 20);
-        assert!(list[0].answered());
-    }
-}
+mod tests;

@@ -1,11 +1,13 @@
 //! Snapshots of a process's goroutines, grouped by where they are.
 //!
 //! A snapshot may hold a hundred thousand goroutines, most of them at the same few places. Kept are
-//! the groups of each process's first and last snapshot, so that growth can be told, and of all
-//! snapshots when and how many.
+//! the groups of each process's first and last snapshot, so that growth can be told; of the last one
+//! also who stood where, so that the goroutine of a request can be found; and of all snapshots when
+//! and how many.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -49,6 +51,21 @@ pub struct Group {
     pub growth_per_second: Option<f64>,
 }
 
+/// Where one goroutine was when its process's last snapshot was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Whereabouts<'m> {
+    /// When that was.
+    pub at: BootInstant,
+    /// What it was doing, as the runtime's dumps word it.
+    pub state: &'m str,
+    /// How long it had waited, where known.
+    pub wait: Option<Duration>,
+    /// Innermost first.
+    pub frames: &'m [Frame],
+    /// The `go` statement that started it.
+    pub created_by: Option<&'m Frame>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Goroutines {
     processes: BTreeMap<Pid, Snapshots>,
@@ -64,7 +81,9 @@ struct Snapshots {
 #[derive(Debug)]
 struct Places {
     at: BootInstant,
-    groups: HashMap<Place, Crowd>,
+    groups: HashMap<Arc<Place>, Crowd>,
+    /// By id; those at places too many to keep apart, and those without an id, are not in it.
+    whereabouts: HashMap<u64, (Arc<Place>, Option<Duration>)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -95,6 +114,7 @@ impl Goroutines {
                     known.taken.pop();
                 }
                 known.taken.push(taken);
+                known.first.whereabouts = HashMap::new();
                 known.last = Some(places);
             }
             None => {
@@ -114,6 +134,20 @@ impl Goroutines {
         self.processes.values().flat_map(|known| &known.taken)
     }
 
+    /// Where goroutine `id` of `pid` was in the last snapshot.
+    pub(super) fn whereabouts(&self, pid: Pid, id: u64) -> Option<Whereabouts<'_>> {
+        let known = self.processes.get(&pid)?;
+        let last = known.last.as_ref().unwrap_or(&known.first);
+        let (place, wait) = last.whereabouts.get(&id)?;
+        Some(Whereabouts {
+            at: last.at,
+            state: &place.state,
+            wait: *wait,
+            frames: &place.frames,
+            created_by: place.created_by.as_ref(),
+        })
+    }
+
     /// The groups of each process's last snapshot, the largest first.
     pub(super) fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<Group> = self
@@ -122,19 +156,18 @@ impl Goroutines {
             .flat_map(|(pid, known)| known.groups(*pid))
             .collect();
         groups.sort_by(|a, b| {
-            (b.count, a.pid, &a.state, first_function(a)).cmp(&(
-                a.count,
-                b.pid,
-                &b.state,
-                first_function(b),
-            ))
+            (b.count, a.pid, &a.state, place(a)).cmp(&(a.count, b.pid, &b.state, place(b)))
         });
         groups
     }
 }
 
-fn first_function(group: &Group) -> Option<&str> {
-    group.frames.first().map(|frame| frame.function.as_str())
+/// All that tells one place from another, so that equally large groups have an order.
+fn place(group: &Group) -> Vec<(&str, Option<&str>, Option<u32>)> {
+    let frames = group.frames.iter().chain(&group.created_by);
+    frames
+        .map(|frame| (frame.function.as_str(), frame.file.as_deref(), frame.line))
+        .collect()
 }
 
 impl Snapshots {
@@ -159,21 +192,34 @@ impl Snapshots {
 
 impl Places {
     fn of(at: BootInstant, goroutines: Vec<Goroutine>) -> Self {
-        let mut groups: HashMap<Place, Crowd> = HashMap::new();
+        let mut groups: HashMap<Arc<Place>, Crowd> = HashMap::new();
+        let mut whereabouts = HashMap::new();
         for goroutine in goroutines {
-            let mut place = Place {
+            let place = Place {
                 state: goroutine.state,
                 frames: goroutine.frames,
                 created_by: goroutine.created_by.map(|Creation { frame, .. }| frame),
             };
-            if groups.len() >= GROUPS && !groups.contains_key(&place) {
-                place = Place::default();
+            let known = groups
+                .get_key_value(&place)
+                .map(|(known, _)| Arc::clone(known));
+            let place = match known {
+                Some(known) => known,
+                None if groups.len() >= GROUPS => Arc::new(Place::default()),
+                None => Arc::new(place),
+            };
+            if goroutine.id != 0 && *place != Place::default() {
+                whereabouts.insert(goroutine.id, (Arc::clone(&place), goroutine.wait));
             }
             let crowd = groups.entry(place).or_default();
             crowd.count += 1;
             crowd.wait_max = crowd.wait_max.max(goroutine.wait);
         }
-        Self { at, groups }
+        Self {
+            at,
+            groups,
+            whereabouts,
+        }
     }
 }
 
@@ -215,6 +261,41 @@ mod tests {
         assert_eq!(groups[0].growth_per_second, Some(2.0));
         assert_eq!(groups[0].wait_max, Some(Duration::from_secs(3)));
         assert_eq!(goroutines.taken().count(), 3);
+    }
+
+    #[test]
+    fn one_goroutine_is_found_where_it_was_last() {
+        let mut goroutines = Goroutines::default();
+        let at = |id, function| Goroutine {
+            id,
+            ..blocked("chan send", function)
+        };
+        let both = vec![at(1, "main.a"), at(2, "main.a")];
+        goroutines.take(BootInstant(0), snapshot(both));
+        assert!(goroutines.whereabouts(7, 2).is_some());
+        goroutines.take(BootInstant(5), snapshot(vec![at(1, "main.b")]));
+        let found = goroutines.whereabouts(7, 1).unwrap();
+        assert_eq!(found.frames[0].function, "main.b");
+        assert_eq!(found.at, BootInstant(5));
+        assert!(goroutines.whereabouts(7, 2).is_none(), "it ended");
+    }
+
+    #[test]
+    fn equally_large_groups_have_the_same_order_every_time() {
+        let listed = || {
+            let mut goroutines = Goroutines::default();
+            let stacks = ["main.a", "main.b", "main.c", "main.d"].map(|caller| {
+                let mut goroutine = blocked("select", "main.wait");
+                goroutine.frames.extend(blocked("", caller).frames);
+                goroutine
+            });
+            goroutines.take(BootInstant(0), snapshot(stacks.to_vec()));
+            goroutines.groups()
+        };
+        let first = listed();
+        for _ in 0..20 {
+            assert_eq!(listed(), first);
+        }
     }
 
     #[test]

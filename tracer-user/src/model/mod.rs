@@ -4,10 +4,7 @@
 //! nothing, reads no clock, opens no file, and stays bounded however long the stream is: what was
 //! forgotten to keep it so is counted.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::event::{
     self, Attribution, BootInstant, Decider, Decision, Event, Fact, Frame, Goroutine, Pid, Role,
@@ -17,27 +14,37 @@ use crate::event::{
 mod connection;
 mod connections;
 mod decisions;
+mod dials;
+mod dumps;
 mod early;
 mod exchange;
 mod goroutines;
+mod known;
+mod pace;
 mod pairing;
+mod resources;
 #[cfg(test)]
 pub(crate) mod story;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
-pub use connection::{ConnectFailed, Connection, Decided, End, LocalClosed};
+pub use connection::{ConnectFailed, Connection, Deadline, Decided, End, LocalClosed};
 pub use decisions::{DECISION_TO_CLOSE, TimeoutCheck};
+pub use dumps::Fit;
 pub use exchange::Exchange;
-pub use goroutines::{Group, Taken};
+pub use goroutines::{Group, Taken, Whereabouts};
+pub use pace::{Kind, Pace, Paces};
 pub use pairing::{Asking, PairedBy, Pairing, Served};
+pub use resources::{Queue, Table};
 pub use traffic::{Peer, Sizes, Tally, Traffic};
 
 use connections::Connections;
 use decisions::Decisions;
+use dials::Dials;
 use early::Early;
 use goroutines::Goroutines;
+use resources::Resources;
 
 /// Different things that could not be seen, kept; a source tells a few.
 const UNSEEN: usize = 256;
@@ -55,7 +62,11 @@ pub struct Model {
     stacks: HashMap<StackId, Vec<Frame>>,
     connections: Connections,
     decisions: Decisions,
+    dials: Dials,
+    /// Processes whose server was told to end, and when first.
+    shutdowns: BTreeMap<Pid, BootInstant>,
     goroutines: Goroutines,
+    resources: Resources,
     losses: BTreeMap<String, u64>,
     unseen: Vec<Unseen>,
     early: Early,
@@ -83,7 +94,10 @@ impl Model {
             stacks: HashMap::new(),
             connections: Connections::default(),
             decisions: Decisions::default(),
+            dials: Dials::default(),
+            shutdowns: BTreeMap::new(),
             goroutines: Goroutines::default(),
+            resources: Resources::default(),
             losses: BTreeMap::new(),
             unseen: Vec::new(),
             early: Early::default(),
@@ -106,11 +120,16 @@ impl Model {
                 self.stacks.insert(*id, frames.clone());
             }
             Fact::Opened(opened) => {
-                self.connections.open(at, opened.clone());
+                let frames = opened.stack.and_then(|id| self.stacks.get(&id));
+                let asked = frames
+                    .and_then(|frames| self.dials.opened(at, opened.pid, opened.remote, frames));
+                self.connections.open(at, opened.clone(), asked);
                 for early in self.early.of(opened.socket) {
                     self.apply(&early);
                 }
             }
+            Fact::Listening(listening) => self.resources.listening(at, *listening),
+            Fact::Descriptors(descriptors) => self.resources.descriptors(at, descriptors),
             Fact::Decision(decision) => self.decided(at, decision),
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot.clone()),
             Fact::Lost { probe, count } => {
@@ -158,14 +177,29 @@ impl Model {
             self.decisions.check(at, decision);
             return;
         }
+        if decision.decider == Decider::TransportDial {
+            if let Some(stack) = decision.stack {
+                self.dials.asked(at, decision.actor.pid, stack);
+            }
+            return;
+        }
+        if decision.decider == Decider::ServerShutdown {
+            self.shutdowns.entry(decision.actor.pid).or_insert(at);
+            return;
+        }
         let (socket, attribution) = match decision.socket {
             Some(socket) => (socket, Attribution::Direct),
+            None if is_deadline(decision) => return,
             None => match self.decisions.take(at, decision) {
                 Some(socket) => (socket, Attribution::Inferred),
                 None => return,
             },
         };
         match self.connections.get_mut(socket) {
+            Some(connection) if is_deadline(decision) => connection.deadline(Deadline {
+                at,
+                of: decision.decider,
+            }),
             Some(connection) => connection.decide(Decided {
                 at,
                 decision: decision.clone(),
@@ -244,7 +278,9 @@ impl Model {
                 connection.reset_received.get_or_insert(at);
             }
             Fact::Retransmitted { syn: true, .. } => connection.syn_retransmits += 1,
-            Fact::Retransmitted { syn: false, .. } => connection.retransmits += 1,
+            Fact::Retransmitted { syn: false, .. } => connection.retransmit(at),
+            Fact::Stalled(stall) => connection.stall(*stall),
+            Fact::Unread { since, bytes, .. } => connection.unread = Some((*since, *bytes)),
             Fact::Dropped { reason, .. } => connection.dropped(reason.clone()),
             Fact::Request { number, head, .. } => {
                 connection.exchanges.head(at, *number, head.clone());
@@ -254,143 +290,13 @@ impl Model {
             _ => {}
         }
     }
+}
 
-    /// Where the events come from.
-    #[must_use]
-    pub fn source(&self) -> &Source {
-        &self.source
-    }
-
-    /// The end of the window, or how far it has come.
-    #[must_use]
-    pub fn now(&self) -> BootInstant {
-        self.ended.unwrap_or(self.now)
-    }
-
-    /// How long was watched.
-    #[must_use]
-    pub fn watched(&self) -> Duration {
-        self.now().since(self.source.started)
-    }
-
-    /// Every process, by its id.
-    pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.processes.values()
-    }
-
-    /// One process.
-    #[must_use]
-    pub fn process(&self, pid: Pid) -> Option<&Process> {
-        self.processes.get(&pid)
-    }
-
-    /// The name of a process, for people.
-    #[must_use]
-    pub fn name(&self, pid: Pid) -> String {
-        self.process(pid)
-            .map_or_else(|| format!("process {pid}"), |p| p.about.comm.clone())
-    }
-
-    /// The frames of a stack, innermost first; none where it was never told.
-    #[must_use]
-    pub fn frames(&self, stack: Option<StackId>) -> &[Frame] {
-        stack
-            .and_then(|id| self.stacks.get(&id))
-            .map_or(&[], Vec::as_slice)
-    }
-
-    /// Every connection still kept, in the order of their first sight.
-    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.iter()
-    }
-
-    /// One connection.
-    #[must_use]
-    pub fn connection(&self, socket: SocketId) -> Option<&Connection> {
-        self.connections.get(socket)
-    }
-
-    /// The same connection as its other end saw it, where that is on this host and traced.
-    #[must_use]
-    pub fn other_end(&self, connection: &Connection) -> Option<&Connection> {
-        self.connection(connection.other_end?)
-    }
-
-    /// How many connections are no longer kept one by one.
-    #[must_use]
-    pub fn connections_left_out(&self) -> u64 {
-        self.connections.left_out()
-    }
-
-    /// How many connections and exchanges that had gone wrong are no longer kept one by one. Above
-    /// zero, the counts in findings are lower bounds.
-    #[must_use]
-    pub fn forgotten(&self) -> u64 {
-        self.connections.forgotten()
-    }
-
-    /// All that processes asked and served, whether or not it is still kept one by one.
-    #[must_use]
-    pub fn traffic(&self) -> BTreeMap<Peer, Traffic> {
-        self.connections.traffic()
-    }
-
-    /// The times at which `net/http` looked whether `Client.Timeout` had passed, oldest first.
-    pub fn timeout_checks(&self) -> impl Iterator<Item = &TimeoutCheck> {
-        self.decisions.checks()
-    }
-
-    /// Every goroutine snapshot, by process and time.
-    pub fn snapshots(&self) -> impl Iterator<Item = &Taken> {
-        self.goroutines.taken()
-    }
-
-    /// Where the goroutines of each process are, by its last snapshot; the largest group first.
-    #[must_use]
-    pub fn goroutine_groups(&self) -> Vec<Group> {
-        self.goroutines.groups()
-    }
-
-    /// The last look at goroutine `id` of `pid` between two moments, and its time, among those told
-    /// without a connection.
-    #[must_use]
-    pub fn look(
-        &self,
-        pid: Pid,
-        id: u64,
-        from: BootInstant,
-        to: BootInstant,
-    ) -> Option<(BootInstant, &Goroutine)> {
-        self.looks
-            .iter()
-            .rev()
-            .find(|(at, of, goroutine)| {
-                *of == pid && goroutine.id == id && (from..=to).contains(at)
-            })
-            .map(|(at, _, goroutine)| (*at, goroutine))
-    }
-
-    /// Records lost, by probe; only those that lost any.
-    #[must_use]
-    pub fn losses(&self) -> BTreeMap<&str, u64> {
-        self.losses
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(probe, count)| (probe.as_str(), *count))
-            .collect()
-    }
-
-    /// What could not be seen.
-    #[must_use]
-    pub fn unseen(&self) -> &[Unseen] {
-        &self.unseen
-    }
-
-    /// Facts about sockets whose opening was never told: records were lost, or came far too late.
-    #[must_use]
-    pub fn strays(&self) -> u64 {
-        self.early.strays()
-    }
+fn is_deadline(decision: &Decision) -> bool {
+    matches!(
+        decision.decider,
+        Decider::ReadDeadline | Decider::WriteDeadline
+    )
 }
 
 fn socket_of(fact: &Fact) -> Option<SocketId> {
@@ -403,7 +309,9 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::ResetReceived { socket }
         | Fact::Retransmitted { socket, .. }
         | Fact::Dropped { socket, .. }
-        | Fact::Request { socket, .. } => Some(*socket),
+        | Fact::Request { socket, .. }
+        | Fact::Unread { socket, .. } => Some(*socket),
+        Fact::Stalled(stall) => Some(stall.socket),
         Fact::Closed(closed) => Some(closed.socket),
         Fact::Exchange(exchange) => Some(exchange.socket),
         Fact::Goroutine { socket, .. } => *socket,
@@ -411,6 +319,8 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::ProcessEnded { .. }
         | Fact::Stack { .. }
         | Fact::Opened(_)
+        | Fact::Listening(_)
+        | Fact::Descriptors(_)
         | Fact::Decision(_)
         | Fact::Goroutines(_)
         | Fact::Lost { .. }

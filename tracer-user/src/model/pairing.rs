@@ -3,18 +3,20 @@
 //! A proxy's two legs are joined, from the surest way to the least sure: by a goroutine that had its
 //! hands on both; by the trace context that both carry; by one lying
 //! within the other in time with the same method and path; by the one failing as soon as the other
-//! had. Which it was is part of the answer.
+//! had, or answered as soon as the other was. Which it was is part of the answer.
 
 use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use crate::event::{BootInstant, Pid, RequestHead, Role, SocketId};
 
-use super::{Model, exchange::Exchange};
+use super::{Connection, Model, exchange::Exchange};
 
 /// Clocks are the same on both legs, but events come only almost in order.
 const SLACK: Duration = Duration::from_millis(2);
 
-/// How soon after an upstream failed the request that needed it is over.
+/// How soon after an upstream failed the request that needed it is over. And how soon a request is
+/// passed on, and an answer, where nothing else joins the two; or a tenth of the wait, where that is
+/// more.
 const AFTERMATH: Duration = Duration::from_millis(20);
 
 /// Requests looked at for one answer, backwards from the one that began last. Only a process with
@@ -34,6 +36,8 @@ pub enum PairedBy {
     Containment,
     /// It was in flight when the upstream failed, and failed at once.
     Aftermath,
+    /// The other was asked as soon as it had come, and it was answered as soon as the other was.
+    Timing,
 }
 
 /// A request being served, as the cause of another one.
@@ -77,6 +81,8 @@ struct Serving {
     socket: SocketId,
     exchange: Exchange,
     ended: BootInstant,
+    /// Where the process itself asked it: when, and when it left who serves it.
+    asked: Option<(BootInstant, Option<BootInstant>)>,
     /// All that ever read a request of the same connection: its own goroutine is among them.
     readers: Rc<[u64]>,
 }
@@ -95,9 +101,11 @@ impl Served {
             let served = by_process.entry(connection.pid).or_default();
             let exchanges = connection.exchanges();
             let readers: Rc<[u64]> = exchanges.iter().filter_map(reader).collect();
+            let asked = asked(model, connection);
             served.extend(exchanges.into_iter().map(|exchange| Serving {
                 readers: Rc::clone(&readers),
                 socket: connection.socket,
+                asked: asked.get(&exchange.number).copied(),
                 ended: if exchange.answered() {
                     exchange.last_byte
                 } else {
@@ -112,9 +120,31 @@ impl Served {
         Self { by_process }
     }
 
-    /// The request that was being served.
+    /// The request that was being served while the process waited in vain.
     #[must_use]
     pub fn pair(&self, asking: &Asking<'_>) -> Option<Pairing> {
+        let ways = [
+            PairedBy::Goroutine,
+            PairedBy::TraceContext,
+            PairedBy::Containment,
+            PairedBy::Aftermath,
+        ];
+        self.find(asking, &ways)
+    }
+
+    /// The request that was being served while the process waited for an answer that came.
+    #[must_use]
+    pub fn pair_answered(&self, asking: &Asking<'_>) -> Option<Pairing> {
+        let ways = [
+            PairedBy::Goroutine,
+            PairedBy::TraceContext,
+            PairedBy::Containment,
+            PairedBy::Timing,
+        ];
+        self.find(asking, &ways)
+    }
+
+    fn find(&self, asking: &Asking<'_>, ways: &[PairedBy]) -> Option<Pairing> {
         let served = self.by_process.get(&asking.pid)?;
         let begun = served.partition_point(|s| s.exchange.started <= asking.started.plus(SLACK));
         let in_flight: Vec<&Serving> = served
@@ -123,16 +153,38 @@ impl Served {
             .rev()
             .take(SEARCHED)
             .filter(|serving| serving.ended.plus(SLACK) >= asking.until)
+            // Nobody asks for the sake of a request that comes later, of one that it gave up before, nor
+            // of that which it asks: where both ends are one host, or one process, these look as if they
+            // were being served.
+            .filter(|serving| match serving.asked {
+                Some((asked, left)) => {
+                    asked < asking.started && left.is_none_or(|left| left >= asking.started)
+                }
+                None => true,
+            })
             .collect();
-        [
-            PairedBy::Goroutine,
-            PairedBy::TraceContext,
-            PairedBy::Containment,
-            PairedBy::Aftermath,
-        ]
-        .into_iter()
-        .find_map(|by| pick(&in_flight, by, asking))
+        ways.iter().find_map(|by| pick(&in_flight, *by, asking))
     }
+}
+
+/// For each exchange of `connection`, by its number, when it was asked, and when who asked left; empty
+/// where that was another process.
+fn asked(
+    model: &Model,
+    connection: &Connection,
+) -> HashMap<u32, (BootInstant, Option<BootInstant>)> {
+    let Some(other) = model
+        .other_end(connection)
+        .filter(|other| other.pid == connection.pid)
+    else {
+        return HashMap::new();
+    };
+    let left = other.left();
+    other
+        .exchanges()
+        .into_iter()
+        .map(|exchange| (exchange.number, (exchange.started, left)))
+        .collect()
 }
 
 /// The one among `in_flight` that fits and ended first after the asking did.
@@ -144,6 +196,7 @@ fn pick(in_flight: &[&Serving], by: PairedBy, asking: &Asking<'_>) -> Option<Pai
             PairedBy::TraceContext => same_trace(serving, asking),
             PairedBy::Containment => same_request(serving, asking),
             PairedBy::Aftermath => failed_at_once(serving, asking),
+            PairedBy::Timing => passed_on_at_once(serving, asking),
         })
         .collect();
     let best = fits.iter().min_by_key(|serving| serving.ended)?;
@@ -163,7 +216,11 @@ fn same_goroutine(serving: &Serving, asking: &Asking<'_>) -> bool {
     let decided = asking
         .decider
         .is_some_and(|decider| serving.readers.contains(&decider));
-    let passed_on = asking.writer.is_some() && reader(&serving.exchange) == asking.writer;
+    // The reader of an earlier request of the connection is the handler of this one as well: between
+    // requests another goroutine of net/http watches it, and reads the first byte of the next.
+    let passed_on = asking
+        .writer
+        .is_some_and(|writer| serving.readers.contains(&writer));
     decided || passed_on
 }
 
@@ -189,6 +246,19 @@ fn failed_at_once(serving: &Serving, asking: &Asking<'_>) -> bool {
         Some(answered) => exchange.failed() && after(answered),
         None => !exchange.answered() && after(serving.ended),
     }
+}
+
+fn passed_on_at_once(serving: &Serving, asking: &Asking<'_>) -> bool {
+    let exchange = &serving.exchange;
+    let soon = AFTERMATH.max(asking.until.since(asking.started) / 10);
+    let at_once = |cause: BootInstant, effect: BootInstant| {
+        effect.plus(SLACK) >= cause && effect.since(cause) <= soon
+    };
+    exchange.answered()
+        && at_once(exchange.request_ended, asking.started)
+        && exchange
+            .first_byte
+            .is_some_and(|answered| at_once(asking.until, answered))
 }
 
 /// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.

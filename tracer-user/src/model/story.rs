@@ -10,6 +10,14 @@ use crate::event::{
 
 use super::Model;
 
+mod asked;
+mod resources;
+mod transfer;
+
+pub(crate) use asked::Asked;
+pub(crate) use resources::goroutine;
+pub(crate) use transfer::silence;
+
 /// When the window begins on the boot clock.
 const BEGAN: u64 = 1_000_000_000_000;
 
@@ -42,55 +50,6 @@ pub(crate) fn actor(pid: Pid, goroutine: u64) -> Actor {
     }
 }
 
-/// One exchange in the making.
-#[derive(Clone, Copy)]
-pub(crate) struct Asked {
-    started: f64,
-    sent: f64,
-    bytes: u64,
-    answer: Option<(f64, u16, u64)>,
-    actor: Option<Actor>,
-    complete: bool,
-}
-
-impl Asked {
-    /// A request of `bytes`, all of it sent (or read) at once.
-    pub(crate) fn at(started: f64, bytes: u64) -> Self {
-        Self {
-            started,
-            sent: started,
-            bytes,
-            answer: None,
-            actor: None,
-            complete: false,
-        }
-    }
-
-    /// Its last byte went later than its first.
-    pub(crate) fn until(mut self, sent: f64) -> Self {
-        self.sent = sent;
-        self
-    }
-
-    /// It was answered at once, and is over.
-    pub(crate) fn answered(mut self, at: f64, status: u16) -> Self {
-        self.answer = Some((at, status, 150));
-        self.complete = true;
-        self
-    }
-
-    /// The answer has begun, and is not over.
-    pub(crate) fn answering(mut self, at: f64, status: u16) -> Self {
-        self.answer = Some((at, status, 150));
-        self
-    }
-
-    pub(crate) fn by(mut self, pid: Pid, goroutine: u64) -> Self {
-        self.actor = Some(actor(pid, goroutine));
-        self
-    }
-}
-
 /// A stream of events being written.
 pub(crate) struct Story {
     events: Vec<Event>,
@@ -108,7 +67,11 @@ impl Story {
     }
 
     pub(crate) fn tell(&mut self, at: f64, fact: Fact) -> &mut Self {
-        self.events.push(Event { at: ms(at), fact });
+        self.tell_at(ms(at), fact)
+    }
+
+    fn tell_at(&mut self, at: BootInstant, fact: Fact) -> &mut Self {
+        self.events.push(Event { at, fact });
         self
     }
 
@@ -240,19 +203,21 @@ impl Story {
     pub(crate) fn exchange(&mut self, socket: SocketId, number: u32, asked: Asked) -> &mut Self {
         let answered = asked.answer.map(|(at, _, _)| at);
         self.tell(
-            answered.unwrap_or(asked.sent),
+            asked.last.or(answered).unwrap_or(asked.sent),
             Fact::Exchange(Exchange {
                 socket,
                 number,
                 started: ms(asked.started),
                 request_ended: ms(asked.sent),
                 first_byte: answered.map(ms),
-                last_byte: ms(answered.unwrap_or(asked.sent)),
+                last_byte: ms(asked.last.or(answered).unwrap_or(asked.sent)),
                 request_bytes: asked.bytes,
                 response_bytes: asked.answer.map_or(0, |(_, _, bytes)| bytes),
                 status: asked.answer.map(|(_, status, _)| status),
                 actor: asked.actor,
                 complete: asked.complete,
+                arrived: asked.arrived.map(ms),
+                round_trip: None,
             }),
         )
     }
@@ -282,7 +247,11 @@ impl Story {
                 "net/http.(*persistConn).roundTrip /go/src/net/http/transport.go:3139",
                 "main.fetch /srv/client/main.go:12",
             ]),
-            Decider::ClientTimeoutChecked => None,
+            Decider::ClientTimeoutChecked
+            | Decider::ReadDeadline
+            | Decider::WriteDeadline
+            | Decider::ServerShutdown
+            | Decider::TransportDial => None,
         };
         self.tell(
             at,
@@ -315,6 +284,66 @@ impl Story {
                 stack,
             },
         )
+    }
+
+    /// Our close with a reset.
+    pub(crate) fn aborted(
+        &mut self,
+        at: f64,
+        socket: SocketId,
+        stack: Option<StackId>,
+    ) -> &mut Self {
+        self.tell(
+            at,
+            Fact::LocalClosed {
+                socket,
+                abort: true,
+                actor: None,
+                stack,
+            },
+        )
+    }
+
+    /// Our RST, with the kernel's word for why.
+    pub(crate) fn reset_sent(
+        &mut self,
+        at: f64,
+        socket: SocketId,
+        reason: Option<&str>,
+    ) -> &mut Self {
+        let reason = reason.map(Into::into);
+        self.tell(at, Fact::ResetSent { socket, reason })
+    }
+
+    /// At `at` bytes of the peer lie unread in the socket since `since`.
+    pub(crate) fn unread(
+        &mut self,
+        at: f64,
+        socket: SocketId,
+        since: f64,
+        bytes: u64,
+    ) -> &mut Self {
+        let since = ms(since);
+        let bytes = Some(bytes);
+        self.tell(
+            at,
+            Fact::Unread {
+                socket,
+                since,
+                bytes,
+            },
+        )
+    }
+
+    /// A deadline that `pid` had set on the connection passes.
+    pub(crate) fn deadline(
+        &mut self,
+        at: f64,
+        pid: Pid,
+        socket: SocketId,
+        of: Decider,
+    ) -> &mut Self {
+        self.decision(at, (pid, 0), of, None, Some(socket))
     }
 
     pub(crate) fn peer_closed(&mut self, at: f64, socket: SocketId) -> &mut Self {
@@ -376,6 +405,12 @@ impl Story {
         )
     }
 
+    /// Its events, in the order in which they happened.
+    pub(crate) fn in_order(&mut self) -> &[Event] {
+        self.events.sort_by_key(|event| event.at);
+        &self.events
+    }
+
     /// The model of it all at the end of the window.
     pub(crate) fn model(&mut self, end: f64) -> Model {
         self.model_in_order_of(end, |_| Duration::ZERO)
@@ -403,7 +438,8 @@ impl Story {
     }
 }
 
-fn source() -> Source {
+/// The window of every story.
+pub(crate) fn source() -> Source {
     Source {
         kind: SourceKind::Live,
         host: "web-1".into(),

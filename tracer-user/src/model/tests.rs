@@ -179,3 +179,24 @@ fn losses_are_those_told_last_and_only_where_there_are_any() {
     let model = story.model(10.0);
     assert_eq!(model.losses(), [("exchanges", 8)].into());
 }
+
+#[test]
+fn slow_exchanges_are_kept_like_those_that_went_wrong_and_are_none_of_them() {
+    let mut story = Story::new();
+    let socket = story_socket(&mut story, 1);
+    for number in 0..1_000 {
+        let at = 1.0 + 2.0 * f64::from(number);
+        let last = if number == 5 { at + 600.0 } else { at + 1.0 };
+        let answered = Asked::at(at, 90).answered(at + 1.0, 200);
+        story.http(socket, number, "GET /", answered.through(last, 10));
+    }
+    let model = story.model(5_000.0);
+    let exchanges = model.connection(socket).unwrap().exchanges();
+    assert_eq!(exchanges[0].number, 5);
+    assert!(exchanges.len() < 50, "{}", exchanges.len());
+    assert_eq!(model.forgotten(), 0);
+    let traffic = model.traffic().into_values().next().unwrap();
+    let kind = super::Kind::of(&exchanges[0]).unwrap();
+    let pace = traffic.exchanges.paces.of(&kind).unwrap();
+    assert_eq!(pace.number(), 1_000, "the usual ones are counted");
+}

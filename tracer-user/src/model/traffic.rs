@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 
 use crate::event::{Pid, Role};
 
-use super::exchange::Exchange;
+use super::{
+    exchange::Exchange,
+    pace::{KINDS, KINDS_OF_PEER, Paces},
+};
 
 /// What connections are counted by: a process and whom it talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,16 +75,28 @@ pub struct Tally {
     pub response_bytes: u64,
     /// Sizes of the requests that were answered without failure, in bytes.
     pub fine_sizes: Sizes,
+    /// How soon they were answered, by kind; those with a head that were told one by one.
+    pub paces: Paces,
 }
 
 impl Tally {
     /// Counts one more.
     pub fn count(&mut self, exchange: &Exchange) {
+        self.count_with(exchange, KINDS);
+    }
+
+    /// Counts one more of all that went to one peer.
+    pub fn count_of_peer(&mut self, exchange: &Exchange) {
+        self.count_with(exchange, KINDS_OF_PEER);
+    }
+
+    fn count_with(&mut self, exchange: &Exchange, kinds: usize) {
         self.exchanges += 1;
         self.request_bytes += exchange.request_bytes;
         self.response_bytes += exchange.response_bytes + exchange.interim_bytes;
         if exchange.fine() {
             self.fine_sizes.count(exchange.request_bytes);
+            self.paces.count(exchange, kinds);
         } else if exchange.answered() {
             self.failed += 1;
         } else {
@@ -103,6 +118,7 @@ impl Tally {
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
         self.fine_sizes.add(&other.fine_sizes);
+        self.paces.add(&other.paces);
     }
 
     /// Those answered without failure.

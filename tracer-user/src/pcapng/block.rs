@@ -4,12 +4,14 @@
 //! The buffer is kept from block to block, so a packet costs no allocation.
 
 /// The blocks that a gopulse capture is made of.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     SectionHeader = 0x0A0D_0D0A,
     InterfaceDescription = 1,
     InterfaceStatistics = 5,
     EnhancedPacket = 6,
+    /// One entry of a journal, in systemd's export format.
+    SystemdJournal = 9,
 }
 
 #[derive(Default)]

@@ -7,15 +7,7 @@
 //! compute. On loopback nobody ever completes it. A finished checksum looks the same by chance once in
 //! 65,536 packets; the flag then only tells Wireshark not to judge it.
 
-const TCP: u8 = 6;
-const HOP_BY_HOP: u8 = 0;
-const DESTINATION_OPTIONS: u8 = 60;
-
-/// Where TCP begins, and the addresses its pseudo-header is made of.
-struct Segment<'a> {
-    addresses: &'a [u8],
-    offset: usize,
-}
+use super::segment::{Place, TCP};
 
 /// Whether the checksum field of the TCP segment in `packet` holds the pseudo-header's sum only;
 /// `wire_length` is that of the whole IP packet, in bytes.
@@ -27,42 +19,10 @@ pub(super) fn is_unfinished(packet: &[u8], wire_length: u32) -> bool {
 }
 
 fn unfinished(packet: &[u8], wire_length: u32) -> Option<bool> {
-    let segment = match packet.first()? >> 4 {
-        4 => in_ipv4(packet)?,
-        6 => in_ipv6(packet)?,
-        _ => return None,
-    };
-    let length = wire_length.checked_sub(u32::try_from(segment.offset).ok()?)?;
-    let found = packet.get(segment.offset + 16..)?.first_chunk::<2>()?;
-    Some(u16::from_be_bytes(*found) == pseudo_header_sum(segment.addresses, length))
-}
-
-fn in_ipv4(packet: &[u8]) -> Option<Segment<'_>> {
-    /// Fragment offset and "more fragments".
-    const FRAGMENT: u16 = 0x3fff;
-    let fragment = u16::from_be_bytes(*packet.get(6..)?.first_chunk()?);
-    if *packet.get(9)? != TCP || fragment & FRAGMENT != 0 {
-        return None;
-    }
-    Some(Segment {
-        addresses: packet.get(12..20)?,
-        offset: usize::from(packet.first()? & 0x0f) * 4,
-    })
-}
-
-/// A routing header is not followed: the final destination, which the sum is made of, stands in it.
-fn in_ipv6(packet: &[u8]) -> Option<Segment<'_>> {
-    let mut next = *packet.get(6)?;
-    let mut offset = 40;
-    while next == HOP_BY_HOP || next == DESTINATION_OPTIONS {
-        let &[following, eights] = packet.get(offset..)?.first_chunk::<2>()?;
-        next = following;
-        offset += (usize::from(eights) + 1) * 8;
-    }
-    (next == TCP).then_some(Segment {
-        addresses: packet.get(8..40)?,
-        offset,
-    })
+    let place = Place::of(packet)?;
+    let length = wire_length.checked_sub(u32::try_from(place.offset).ok()?)?;
+    let found = packet.get(place.offset + 16..)?.first_chunk::<2>()?;
+    Some(u16::from_be_bytes(*found) == pseudo_header_sum(place.addresses, length))
 }
 
 /// The ones' complement sum of addresses, protocol and length (RFC 9293, section 3.1; RFC 8200, section 8.1).
@@ -80,7 +40,7 @@ fn pseudo_header_sum(addresses: &[u8], length: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::segment::HOP_BY_HOP, *};
 
     /// A SYN and three bytes of data as loopback carried them (Linux 6.18); nobody completed their checksums.
     const SYN_V4: &str = "4500003c45bd40004006f6fc7f0000017f000001929cbac3b59dba0200000000\

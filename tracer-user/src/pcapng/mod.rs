@@ -3,6 +3,9 @@
 //! In: [`Packet`]s in the order in which they are to be numbered. Out: one section of
 //! [draft-ietf-opsawg-pcapng](https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/), little-endian.
 //!
+//! A capture can be read again block by block, and written anew with comments on its packets and entries of
+//! a journal between them.
+//!
 //! What always holds:
 //! - each block goes to the output in a single `write_all`, so an output that keeps or drops whole
 //!   writes never holds half a block;
@@ -12,6 +15,9 @@
 
 mod block;
 mod checksum;
+mod read;
+mod rewrite;
+mod segment;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -23,6 +29,10 @@ use std::{
 use block::{Block, Kind};
 
 use crate::event::{BootInstant, Packet, Source, SourceKind};
+
+pub use read::{Block as CapturedBlock, Blocks, CapturedPacket, Content, Entry};
+pub use rewrite::Rewriter;
+pub use segment::Segment;
 
 /// Most bytes kept of a packet: tcpdump's own bound, and the same for every interface.
 pub const SNAP_LENGTH: u32 = 262_144;
@@ -51,6 +61,8 @@ mod option {
     /// Interface statistics.
     pub(super) const ISB_STARTTIME: u16 = 2;
     pub(super) const ISB_ENDTIME: u16 = 3;
+    pub(super) const ISB_IFRECV: u16 = 4;
+    pub(super) const ISB_IFDROP: u16 = 5;
     pub(super) const ISB_OSDROP: u16 = 7;
     pub(super) const ISB_USRDELIV: u16 = 8;
 }
@@ -194,19 +206,27 @@ impl<W: Write> Writer<W> {
         let started = upper_word_first(self.wall(self.started));
         let ended = upper_word_first(self.wall(ended));
         for (number, packets) in (0_u32..).zip(&self.interfaces.packets) {
+            // Losses are counted for the ring that all interfaces share, and stand where any capture
+            // has at least one interface.
+            let lost = if number == 0 { lost } else { 0 };
+            let received = packets.saturating_add(lost);
             self.block
                 .begin(Kind::InterfaceStatistics)
                 .u32(number)
                 .u64(ended)
                 .option(option::ISB_STARTTIME, &started.to_le_bytes())
                 .option(option::ISB_ENDTIME, &ended.to_le_bytes())
+                .option(option::ISB_IFRECV, &received.to_le_bytes())
                 .option(option::ISB_USRDELIV, &packets.to_le_bytes());
-            // Losses are counted for the ring that all interfaces share, and stand where any capture
-            // has at least one interface.
             if number == 0 {
                 self.block
+                    // Which of the two a tool shows differs (Wireshark: the first, as dumpcap writes it).
+                    .option(option::ISB_IFDROP, &lost.to_le_bytes())
                     .option(option::ISB_OSDROP, &lost.to_le_bytes())
-                    .text(option::COMMENT, "drops are of all interfaces together");
+                    .text(
+                        option::COMMENT,
+                        "drops are of all interfaces together, and both counts tell the same packets",
+                    );
             }
             self.block.end_of_options();
             self.output.write_all(self.block.seal())?;

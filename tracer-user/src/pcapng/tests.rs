@@ -56,8 +56,8 @@ fn source() -> Source {
     }
 }
 
-/// An IPv4 segment with `payload` bytes on the wire, of which only the headers were captured.
-fn segment_v4(ports: [u16; 2], sequence: u32, flags: u8, payload: u16) -> Packet {
+/// An IPv4 segment on loopback with `payload` bytes on the wire, of which only the headers were captured.
+pub(crate) fn segment_v4(ports: [u16; 2], sequence: u32, flags: u8, payload: u16) -> Packet {
     let mut bytes = vec![0x45, 0];
     bytes.extend((40 + payload).to_be_bytes());
     bytes.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
@@ -122,7 +122,7 @@ fn capture(packets: &[Packet], lost: u64) -> Vec<u8> {
     bytes
 }
 
-fn file(capture: &[u8]) -> tempfile::NamedTempFile {
+pub(crate) fn file(capture: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::with_suffix(".pcapng").unwrap();
     file.write_all(capture).unwrap();
     file
@@ -261,6 +261,8 @@ fn the_statistics_tell_what_was_written_and_lost() {
         u64::from_le_bytes(value.try_into().unwrap())
     };
     assert_eq!(count(option::ISB_USRDELIV), 2);
+    assert_eq!(count(option::ISB_IFRECV), 14);
+    assert_eq!(count(option::ISB_IFDROP), 12);
     assert_eq!(count(option::ISB_OSDROP), 12);
     let wall = source().started_wall.as_nanosecond();
     assert_eq!(
@@ -301,5 +303,120 @@ fn every_block_is_one_write() {
     writer.finish(BootInstant(0), 0).unwrap();
     for write in writer.into_output().0 {
         assert_eq!(blocks(&write).len(), 1);
+    }
+}
+
+/// The capture with `comments` on its every packet, and an entry of a journal before each.
+fn rewritten(capture: &[u8], comments: &[&str]) -> Vec<u8> {
+    let mut blocks = Blocks::new(capture);
+    let mut rewriter = Rewriter::new(Vec::new());
+    while let Some(block) = blocks.next().unwrap() {
+        let Content::Packet(packet) = block.content() else {
+            rewriter.copy(&block).unwrap();
+            continue;
+        };
+        let fields = [("MESSAGE", "said"), ("GOPULSE_GOID", "34")];
+        rewriter
+            .entry(packet.at / 1_000, fields.into_iter())
+            .unwrap();
+        rewriter.packet(&packet, comments.iter().copied()).unwrap();
+    }
+    rewriter.into_output()
+}
+
+#[test]
+fn an_entry_of_a_journal_is_the_text_that_systemd_exports() {
+    let capture = capture(&[segment_v4([53122, 80], 1, 0x02, 0)], 0);
+    let rewritten = rewritten(&capture, &[]);
+    let (kind, body) = blocks(&rewritten).swap_remove(2);
+    assert_eq!(kind, 9);
+    let at = source().started_wall.as_microsecond() + 1_000_000;
+    let told = format!("__REALTIME_TIMESTAMP={at}\nMESSAGE=said\nGOPULSE_GOID=34\n\n");
+    assert_eq!(
+        String::from_utf8(body).unwrap().trim_end_matches('\0'),
+        told
+    );
+}
+
+#[test]
+fn a_comment_is_added_and_the_packet_and_its_flags_stay() {
+    let capture = capture(&[segment_v4([53122, 80], 1, 0x02, 0)], 0);
+    let (_, before) = blocks(&capture).swap_remove(2);
+    let (kind, after) = blocks(&rewritten(&capture, &["one", "two"])).swap_remove(3);
+    assert_eq!(kind, Kind::EnhancedPacket as u32);
+    assert_eq!(before[..60], after[..60]);
+    assert_eq!(
+        after[60..],
+        [
+            &[1, 0, 3, 0, b'o', b'n', b'e', 0][..],
+            &[1, 0, 3, 0, b't', b'w', b'o', 0],
+            &before[60..],
+        ]
+        .concat()
+    );
+}
+
+#[test]
+fn comments_replace_those_of_before() {
+    let capture = capture(&[segment_v4([53122, 80], 1, 0x02, 0)], 0);
+    let once = rewritten(&capture, &["one"]);
+    let mut blocks = Blocks::new(&once[..]);
+    let mut rewriter = Rewriter::new(Vec::new());
+    while let Some(block) = blocks.next().unwrap() {
+        match block.content() {
+            Content::Packet(packet) => rewriter.packet(&packet, [].into_iter()).unwrap(),
+            Content::Journal(entry) => assert_eq!(entry.field("GOPULSE_GOID"), Some("34")),
+            Content::Statistics | Content::Other => rewriter.copy(&block).unwrap(),
+        }
+    }
+    assert_eq!(rewriter.into_output(), capture);
+}
+
+#[test]
+fn a_capture_that_was_cut_is_read_up_to_the_last_whole_block() {
+    let packets = [1, 2].map(|sequence| segment_v4([53122, 80], sequence, 0x10, 0));
+    let whole = capture(&packets, 0);
+    let lengths: Vec<usize> = blocks(&whole)
+        .iter()
+        .scan(0, |end, (_, body)| {
+            *end += body.len() + 12;
+            Some(*end)
+        })
+        .collect();
+    for length in lengths[0]..whole.len() {
+        let mut blocks = Blocks::new(&whole[..length]);
+        let mut read = 0;
+        while blocks.next().unwrap().is_some() {
+            read += 1;
+        }
+        let fit = lengths.iter().filter(|end| **end <= length).count();
+        assert_eq!(read, fit, "{length} bytes");
+    }
+}
+
+#[test]
+fn what_gopulse_did_not_write_is_refused() {
+    let whole = capture(&[], 0);
+    for bytes in [
+        &whole[..40],
+        &b""[..],
+        b"not a capture of any kind",
+        &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0],
+    ] {
+        let error = Blocks::new(bytes).next().map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_behind_a_header_come_to_an_end(bytes: Vec<u8>, kind in 0_u32..12) {
+        let mut capture = capture(&[], 0);
+        capture.extend(kind.to_le_bytes());
+        capture.extend(u32::try_from(bytes.len().next_multiple_of(4) + 12).unwrap().to_le_bytes());
+        capture.extend(&bytes);
+        capture.resize(capture.len().next_multiple_of(4), 0);
+        capture.extend(u32::try_from(bytes.len().next_multiple_of(4) + 12).unwrap().to_le_bytes());
+        rewritten(&capture, &["a comment"]);
     }
 }

@@ -7,13 +7,14 @@
 //! | --- | --- |
 //! | `meta.json` | [`Meta`]: schema, version, source, targets, losses, the window's end |
 //! | `events.gpl` | every event, in blocks with checksums |
-//! | `capture.pcapng` | the packets; opens in Wireshark as it is |
+//! | `capture.pcapng` | the packets, at the end with what else was seen; opens in Wireshark as it is |
 //! | `goroutines/NNN-PID-SOURCE.txt` | each goroutine snapshot, in the text form of Go's own dumps |
 //! | `report.json`, … | what the caller attaches |
 //!
 //! What always holds:
 //! - a recording can be read at any moment, also after a crash or on a full disk: `meta.json` is there
-//!   from the start and replaced atomically, and the other files end at a whole block;
+//!   from the start and replaced atomically, and the other files end at a whole block; the capture is
+//!   replaced by the annotated one in the same way, so a crash before leaves the packets;
 //! - nothing that was there before is overwritten, and no symbolic link is followed;
 //! - what could not be kept or read again is told: as an error when writing, as [`Unseen`] when reading.
 //!
@@ -45,5 +46,7 @@ mod name {
     pub(super) const NEXT_META: &str = "meta.json.next";
     pub(super) const EVENTS: &str = "events.gpl";
     pub(super) const PACKETS: &str = "capture.pcapng";
+    /// What becomes `capture.pcapng` at the end.
+    pub(super) const NEXT_PACKETS: &str = "capture.pcapng.next";
     pub(super) const GOROUTINES: &str = "goroutines";
 }

@@ -22,6 +22,7 @@ use crate::event::{BootInstant, Event, Source, SourceKind, Unseen};
 /// It is an iterator over [`Event`]s; when that has ended, [`Reader::unseen`] tells what is missing.
 pub struct Reader {
     path: PathBuf,
+    directory: Directory,
     meta: Meta,
     events: EventReader<BufReader<File>>,
     read: u64,
@@ -47,6 +48,7 @@ impl Reader {
         Ok(Self {
             events: EventReader::new(file, length.len(), &events_path)?,
             path: path.to_owned(),
+            directory,
             meta,
             read: 0,
         })
@@ -62,6 +64,16 @@ impl Reader {
     #[must_use]
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The packets, to read them.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordingError::Read`] where there are none, [`RecordingError::NotARecording`] where it is not a
+    /// plain file.
+    pub fn capture(&self) -> Result<File, RecordingError> {
+        self.directory.open_file(name::PACKETS)
     }
 
     /// When the window ended. In a recording that was never finished it is the latest time among the

@@ -82,6 +82,8 @@ pub(super) fn exchange() -> Fact {
         status: Some(502),
         actor: Some(actor()),
         complete: true,
+        arrived: Some(BootInstant(6_000_000_000)),
+        round_trip: Some(Duration::from_micros(50)),
     })
 }
 
@@ -148,6 +150,38 @@ pub(super) fn events() -> Vec<Event> {
             },
         },
         exchange(),
+        Fact::Stalled(Stall {
+            socket,
+            number: 2,
+            message: Message::Response,
+            from: BootInstant(6_000_200_000),
+            until: BootInstant(6_500_200_000),
+            resumed: true,
+            bytes_before: 4_096,
+            arrived: None,
+            buffer_full: Some(BootInstant(6_000_300_000)),
+            window_limited: Duration::from_millis(400),
+            retransmits: 0,
+        }),
+        Fact::Unread {
+            socket,
+            since: BootInstant(6_000_200_000),
+            bytes: Some(180),
+        },
+        Fact::Listening(Listening {
+            pid: 2585,
+            address: address("0.0.0.0:9000"),
+            queued: 129,
+            backlog: 128,
+            dropped: 12,
+        }),
+        Fact::Descriptors(Descriptors {
+            pid: 2585,
+            open: 1_000,
+            limit: 1_024,
+            refused: Some(3),
+            held: vec![("pipe".to_owned(), 2)],
+        }),
         Fact::Decision(Decision {
             decider: Decider::TransportClose,
             socket: Some(socket),

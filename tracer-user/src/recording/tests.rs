@@ -253,6 +253,40 @@ fn a_recording_that_was_never_finished_is_read_up_to_the_last_flush() {
 }
 
 #[test]
+fn a_capture_is_replaced_by_what_is_made_of_it_when_that_is_whole() {
+    let (_parent, path) = place();
+    let mut writer = create(&path);
+    writer.packet(&packet()).unwrap();
+    let capture = path.join("capture.pcapng");
+    let rewritten = writer.rewrite_packets(end().ended, 3, |before, after| {
+        assert_eq!(
+            fs::read(&capture).unwrap().len() as u64,
+            before.metadata()?.len()
+        );
+        after.write_all(b"half of it")?;
+        Err(io::Error::other("no more"))
+    });
+    assert!(rewritten.unwrap_err().to_string().contains("no more"));
+    let plain = fs::read(&capture).unwrap();
+    assert!(!path.join("capture.pcapng.next").exists());
+
+    writer
+        .rewrite_packets(end().ended, 3, |before, after| {
+            io::copy(before, after)?;
+            after.write_all(b"and more")
+        })
+        .unwrap();
+    writer.finish(end()).unwrap();
+    let replaced = fs::read(&capture).unwrap();
+    assert_eq!(replaced, [&plain[..], b"and more"].concat());
+    let reader = Reader::open(&path).unwrap();
+    let mut read = Vec::new();
+    io::Read::read_to_end(&mut reader.capture().unwrap(), &mut read).unwrap();
+    assert_eq!(read, replaced);
+    assert!(reader.meta().complete);
+}
+
+#[test]
 fn a_recording_whose_writer_is_dropped_keeps_everything() {
     let (_parent, path) = place();
     let mut writer = create(&path);
@@ -269,7 +303,7 @@ fn a_cut_file_is_told_also_where_the_cut_is_between_blocks() {
     recorded(&path);
     let events = path.join("events.gpl");
     let file = fs::OpenOptions::new().write(true).open(&events).unwrap();
-    for (length, reason) in [(100, "in the middle of a block"), (12, "0 of 20 events")] {
+    for (length, reason) in [(100, "in the middle of a block"), (12, "0 of 24 events")] {
         file.set_len(length).unwrap();
         let (found, unseen) = read(&path);
         assert_eq!(found, []);

@@ -34,6 +34,7 @@ pub struct Writer {
     next_meta: File,
     events: EventWriter<File>,
     packets: pcapng::Writer<WholeBlocks<File>>,
+    packets_ended: bool,
     goroutines: Directory,
     snapshots: u32,
 }
@@ -79,6 +80,7 @@ impl Writer {
             next_meta,
             events,
             packets,
+            packets_ended: false,
             snapshots: 0,
         })
     }
@@ -143,6 +145,37 @@ impl Writer {
         })
     }
 
+    /// Ends the capture, and replaces it by what `rewrite` makes of it; no packet can follow. Until the
+    /// new one is whole and on disk the old one stays, and it stays for good where this fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::event`]; a failure takes nothing from what was recorded.
+    pub fn rewrite_packets(
+        &mut self,
+        ended: BootInstant,
+        packets_lost: u64,
+        rewrite: impl FnOnce(&mut File, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), RecordingError> {
+        self.end_packets(ended, packets_lost)?;
+        let mut capture = self.capture()?;
+        write_new(&self.directory, name::NEXT_PACKETS, |output| {
+            rewrite(&mut capture, output)?;
+            output.flush()?;
+            output.get_ref().sync_all()
+        })?;
+        self.directory.rename(name::NEXT_PACKETS, name::PACKETS)
+    }
+
+    /// The capture as it stands on disk, to read it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordingError::Read`].
+    pub fn capture(&self) -> Result<File, RecordingError> {
+        self.directory.open_file(name::PACKETS)
+    }
+
     /// Ends the recording and waits until it is on disk.
     ///
     /// # Errors
@@ -151,7 +184,9 @@ impl Writer {
     /// brought up to date all the same.
     pub fn finish(mut self, end: End) -> Result<(), RecordingError> {
         let told = self.meta.cut_short.is_some();
-        let outcome = self.flush().and_then(|()| self.end_packets(&end));
+        let outcome = self
+            .flush()
+            .and_then(|()| self.end_packets(end.ended, end.losses.packets_lost));
         let outcome = if told { Ok(()) } else { outcome };
 
         self.meta.complete = self.meta.cut_short.is_none();
@@ -165,9 +200,12 @@ impl Writer {
         outcome.and(self.replace_meta()).and(self.sync())
     }
 
-    /// Writes the statistics that stand at the end of the capture.
-    fn end_packets(&mut self, end: &End) -> Result<(), RecordingError> {
-        let outcome = self.packets.finish(end.ended, end.losses.packets_lost);
+    /// Writes the statistics that stand at the end of the capture, once.
+    fn end_packets(&mut self, ended: BootInstant, lost: u64) -> Result<(), RecordingError> {
+        if std::mem::replace(&mut self.packets_ended, true) {
+            return Ok(());
+        }
+        let outcome = self.packets.finish(ended, lost);
         let outcome = outcome.and_then(|()| self.packets.output_mut().flush());
         self.noting(outcome.map_err(failed(&self.directory, name::PACKETS)))
     }
@@ -267,6 +305,7 @@ fn check_name(name: &str) -> Result<(), RecordingError> {
         name::NEXT_META,
         name::EVENTS,
         name::PACKETS,
+        name::NEXT_PACKETS,
         name::GOROUTINES,
     ];
     if own.contains(&name) {

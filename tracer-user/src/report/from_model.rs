@@ -6,7 +6,7 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use crate::{
     detect::{Finding, Severity},
-    event::{BootInstant, Origin, Relation, Role, Unseen},
+    event::{BootInstant, Origin, Relation, Role, SourceKind, Unseen},
     model::{Connection, End, Exchange, Group, Model, Process},
 };
 
@@ -74,7 +74,9 @@ impl From<&Process> for TargetTold {
 }
 
 impl Losses {
-    fn of(model: &Model) -> Self {
+    /// What was lost until now.
+    #[must_use]
+    pub fn of(model: &Model) -> Self {
         let mut losses = Self::default();
         for (probe, count) in model.losses() {
             if probe.contains("packet") {
@@ -168,6 +170,7 @@ fn connections(model: &Model, findings: &[Finding]) -> (Vec<ConnectionTold>, u64
         .collect();
     let mut chosen: Vec<(u8, &Connection)> = model
         .connections()
+        .filter(|connection| told_once(model, connection))
         .map(|connection| {
             let rank = if named.contains(&(connection.client(), connection.server())) {
                 0
@@ -184,7 +187,23 @@ fn connections(model: &Model, findings: &[Finding]) -> (Vec<ConnectionTold>, u64
         .into_iter()
         .map(|(_, connection)| ConnectionTold::of(model, connection))
         .collect();
-    (told, model.connections_left_out() + too_many)
+    (told, left_out(model) + too_many)
+}
+
+/// A packet capture shows both ends of every connection; it is told by the end that asks.
+fn told_once(model: &Model, connection: &Connection) -> bool {
+    model.source().kind != SourceKind::Pcap || connection.role == Role::Client
+}
+
+/// Connections no longer kept one by one, counted as they are told.
+fn left_out(model: &Model) -> u64 {
+    if model.source().kind != SourceKind::Pcap {
+        return model.connections_left_out();
+    }
+    let asked = model.traffic().into_iter().filter(|(peer, _)| !peer.serves);
+    let all: u64 = asked.map(|(_, traffic)| traffic.connections).sum();
+    let kept = model.connections().filter(|c| c.role == Role::Client);
+    all.saturating_sub(kept.count() as u64)
 }
 
 fn went_well(connection: &Connection) -> bool {

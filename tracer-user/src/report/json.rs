@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    detect::{Finding, rfc3339_nanoseconds},
+    detect::{Finding, known_pid, rfc3339_nanoseconds},
     event::{Frame, Hook, Pid, Role, SnapshotSource, SourceKind, Unseen},
 };
 
@@ -66,7 +66,8 @@ pub struct SourceTold {
 /// A traced process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetTold {
-    /// Its id.
+    /// Its id; `null` for a host of a packet capture.
+    #[serde(serialize_with = "known_pid::serialize")]
     pub pid: Pid,
     /// Its name.
     pub comm: String,
@@ -109,7 +110,8 @@ pub struct ConnectionTold {
     pub client: SocketAddr,
     /// Who answers.
     pub server: SocketAddr,
-    /// Whose end this is.
+    /// Whose end this is; `null` in a packet capture.
+    #[serde(serialize_with = "known_pid::serialize")]
     pub pid: Pid,
     /// Which of both it is.
     pub role: Role,
@@ -174,6 +176,7 @@ pub struct HttpTold {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ThreadTold {
     /// Its process.
+    #[serde(serialize_with = "known_pid::serialize")]
     pub pid: Pid,
     /// Its id.
     pub tid: u32,
@@ -210,6 +213,7 @@ pub struct GoroutinesTold {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapshotTold {
     /// Of which process.
+    #[serde(serialize_with = "known_pid::serialize")]
     pub pid: Pid,
     /// When.
     #[serde(serialize_with = "rfc3339_nanoseconds")]
@@ -224,6 +228,7 @@ pub struct SnapshotTold {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupTold {
     /// Of which process.
+    #[serde(serialize_with = "known_pid::serialize")]
     pub pid: Pid,
     /// How many.
     pub count: u64,

@@ -3,7 +3,9 @@
 //! In: what the user named. Out: process ids, checked to exist. Children are followed by the kernel
 //! half, peers on this host are found by the capture.
 
+pub mod descriptors;
 pub mod listeners;
+pub mod queues;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

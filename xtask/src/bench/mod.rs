@@ -1,14 +1,16 @@
-//! `bench`: what watching costs the watched.
+//! `bench`: what watching costs the watched, and how fast captures are read.
 //!
-//! In each round the same service is measured with nothing attached, with gopulse recording it, and
+//! `overhead`: in each round the same service is measured with nothing attached, with gopulse recording it, and
 //! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
-//! request. Only ratios within a round are compared: the machine drifts between rounds.
+//! request. `pcap`: in each round whole processes read the same capture. Only ratios within a round are
+//! compared: the machine drifts between rounds.
 
+mod captures;
 mod load;
 mod table;
 mod tool;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use gopulse_tests::{services::Service, turn::is_root};
 use load::{Load, Measured};
@@ -33,6 +35,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Requests per second, 99th percentile, CPU time and losses beside tcpdump.
     Overhead,
+    /// Time and memory of reading a capture, beside other readers.
+    Pcap,
 }
 
 /// One tool under one load in one round.
@@ -50,8 +54,14 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     );
     setup::everything()?;
     let gopulse = release_gopulse()?;
+    match arguments.what {
+        What::Overhead => overhead(arguments, &gopulse),
+        What::Pcap => captures::compare(&gopulse, arguments.rounds),
+    }
+}
+
+fn overhead(arguments: &Arguments, gopulse: &Path) -> anyhow::Result<ExitCode> {
     let hello = Service::start("hello", &[])?;
-    let What::Overhead = arguments.what;
     let time = Duration::from_secs(arguments.seconds);
     println!(
         "{} rounds, {} s for each load, a Go HTTP service on {}",
@@ -65,7 +75,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let mut tools = Tool::ALL;
             tools.rotate_left(number as usize % Tool::ALL.len());
             for tool in tools {
-                let watching = tool.start(&gopulse, &hello.port())?;
+                let watching = tool.start(gopulse, &hello.port())?;
                 let measured = load.run(hello.address, time)?;
                 let cost = watching.stop()?;
                 round.push(Run {

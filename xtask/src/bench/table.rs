@@ -68,7 +68,7 @@ fn row(name: &str, requests: &str, p99: &str, cpu: &str, lost: &str) -> String {
     format!("{name:<26}{requests:<20}{p99:<20}{cpu:>7}{lost:>9}")
 }
 
-fn spread(values: impl Iterator<Item = f64>) -> String {
+pub(super) fn spread(values: impl Iterator<Item = f64>) -> String {
     let values = sorted(values);
     let (Some(lowest), Some(highest)) = (values.first(), values.last()) else {
         return "-".to_owned();
@@ -76,7 +76,7 @@ fn spread(values: impl Iterator<Item = f64>) -> String {
     format!("{:.2} ({lowest:.2}–{highest:.2})", middle(&values))
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     middle(&sorted(values))
 }
 

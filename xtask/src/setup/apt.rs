@@ -9,10 +9,11 @@ use gopulse_tests::turn::is_root;
 use crate::run::{find, run_quietly};
 
 /// A program that tests use, its package, and what is skipped without it.
-const TOOLS: [(&str, &str, &str); 9] = [
+const TOOLS: [(&str, &str, &str); 10] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
+    ("tcptrace", "tcptrace", "bench pcap"),
     ("ip", "iproute2", "scenarios with network namespaces"),
     ("nft", "nftables", "scenarios with dropped packets"),
     ("iptables", "iptables", "scenarios with dropped packets"),

@@ -13,8 +13,12 @@ import (
 // HTTP serves handler on address until the process ends. The first line on standard output is
 // "listening HOST:PORT".
 func HTTP(address string, handler http.Handler) {
-	listener := listen(address, "listening")
-	log.Fatal(http.Serve(listener, handler))
+	log.Fatal(http.Serve(Listen(address), handler))
+}
+
+// Listen listens on address, and says so on standard output as HTTP does.
+func Listen(address string) net.Listener {
+	return listen(address, "listening")
 }
 
 // Pprof serves the profiling endpoints on address beside everything else, if there is an address. It

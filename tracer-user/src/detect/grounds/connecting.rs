@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     detect::{
-        finding::{Confidence, Evidence, Finding, Measured, Rule, Severity, Subject, Witness},
+        confidence::Confidence,
+        finding::{Evidence, Finding, Measured, Rule, Severity, Subject, Witness},
         own_code::own_frame,
     },
     event::{ConnectFailure, Pid},
@@ -150,10 +151,10 @@ fn opener(model: &Model, connection: &Connection) -> Option<Witness> {
 }
 
 fn evidence(model: &Model, connection: &Connection) -> Vec<Evidence> {
-    let who = model.name(connection.pid);
+    let who = model.owner(connection);
     let remote = connection.remote;
     let mut timeline = Timeline::of(model);
-    timeline.add(
+    timeline.on(connection).add(
         connection.opened,
         "connect",
         format!("{who} sends a SYN to {remote}"),

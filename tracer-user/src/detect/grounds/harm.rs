@@ -23,6 +23,20 @@ const CRITICAL_SHARE: f64 = 0.05;
 /// harmed one.
 const TELLING_SHARE: f64 = 0.95;
 
+/// This few requests are no share of anything.
+const FEW: u64 = 2;
+
+/// Nobody harmed is worth knowing; a request that failed is a warning; a good share of all is critical.
+pub(crate) fn severity_of(harmed: u64, all: u64) -> Severity {
+    if harmed == 0 {
+        Severity::Info
+    } else if harmed > FEW && harmed as f64 >= all as f64 * CRITICAL_SHARE {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    }
+}
+
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fate {

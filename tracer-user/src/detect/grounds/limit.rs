@@ -1,6 +1,8 @@
 //! Time limits of Go programs: their names, and what they are set to by what they did.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
+
+use crate::event::BootInstant;
 
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,17 +56,54 @@ pub(crate) fn alike(shortest: Duration, longest: Duration) -> bool {
     longest.saturating_sub(shortest) <= SAME.max(shortest / 50)
 }
 
+/// Ends this close together may be one act: a load generator that stops, a pool that is emptied.
+const ONE_ACT: Duration = Duration::from_millis(20);
+
+/// The largest run of alike waits among these, which are in order.
+pub(crate) fn crowd(sorted: &[Duration]) -> Range<usize> {
+    let mut best = 0..0;
+    let mut from = 0;
+    for (to, longest) in sorted.iter().enumerate() {
+        while sorted
+            .get(from)
+            .is_some_and(|shortest| !alike(*shortest, *longest))
+        {
+            from += 1;
+        }
+        if to + 1 - from > best.len() {
+            best = from..to + 1;
+        }
+    }
+    best
+}
+
+/// How many acts ended things at these times.
+pub(crate) fn separate_acts(times: impl Iterator<Item = BootInstant>) -> usize {
+    let mut times: Vec<BootInstant> = times.collect();
+    times.sort();
+    let gaps = times
+        .windows(2)
+        .filter(|pair| matches!(pair, [one, next] if next.since(*one) > ONE_ACT));
+    gaps.count() + usize::from(!times.is_empty())
+}
+
 /// What the timer was set to, in seconds; `None` where the waits differ too much to tell.
 ///
 /// A timer never fires early and often fires a little late, so the shortest wait says most. It is
 /// rounded down to the millisecond, or taken for the round number just below it.
 pub(crate) fn value(limit: Limit, waits: &[Duration]) -> Option<f64> {
+    set_to(waits, limit.may_start_early())
+}
+
+/// The same for a timer that is started no later than where we measure from, or, if `may_start_early`,
+/// a little before.
+pub(crate) fn set_to(waits: &[Duration], may_start_early: bool) -> Option<f64> {
     let shortest = waits.iter().min().copied()?;
     let longest = waits.iter().max().copied()?;
     if !alike(shortest, longest) {
         return None;
     }
-    let early = if limit.may_start_early() {
+    let early = if may_start_early {
         NEAR
     } else {
         Duration::ZERO

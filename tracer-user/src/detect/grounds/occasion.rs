@@ -2,20 +2,22 @@
 
 use crate::{
     detect::{
-        finding::{
-            Confidence, Doubt, Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness,
-        },
+        confidence::{Confidence, Doubt},
+        finding::{Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness},
         own_code::{brief, own_frame},
         wording::seconds,
     },
-    event::Frame,
+    event::{Frame, is_host},
     model::{Connection, Exchange, Model},
 };
 
 use super::{
     give_up::GiveUp,
     limit::{self, Limit},
-    telling::{decider, deciding_frame, late_answer, still_at_work, timeline, wireshark_filter},
+    telling::{
+        decider, deciding_frame, late_answer, still_at_work, timeline, waits_in_dump, who,
+        wireshark_filter,
+    },
 };
 
 /// Equal waits that make it believable that a timer ended them, each of which had other reasons too.
@@ -30,6 +32,7 @@ pub(crate) struct Occasion<'g, 'm> {
     /// What the setting is set to, as far as the waits tell.
     pub(crate) value_s: Option<f64>,
     at_work: Option<Witness>,
+    waits: Option<Witness>,
 }
 
 impl<'g, 'm> Occasion<'g, 'm> {
@@ -42,7 +45,11 @@ impl<'g, 'm> Occasion<'g, 'm> {
     ) -> Option<Self> {
         let known = |give_up: &GiveUp<'m>| {
             u8::from(give_up.decision.is_some())
-                + 2 * u8::from(still_at_work(model, give_up).is_some())
+                + 2 * u8::from(
+                    still_at_work(model, give_up)
+                        .or(waits_in_dump(model, give_up))
+                        .is_some(),
+                )
                 + 4 * u8::from(harmed(give_up))
         };
         let example = *all.iter().rev().max_by_key(|give_up| known(give_up))?;
@@ -53,12 +60,18 @@ impl<'g, 'm> Occasion<'g, 'm> {
             limit: example.limit,
             value_s: limit::value(example.limit, &waits).filter(|_| !example.begun_before),
             at_work: still_at_work(model, example),
+            waits: waits_in_dump(model, example),
             all,
         })
     }
 
     pub(crate) fn connection(&self) -> &'m Connection {
         self.example.connection
+    }
+
+    /// Who gave up, for people.
+    pub(crate) fn who(&self) -> String {
+        who(self.model, self.example)
     }
 
     /// The finding, but for what differs between the rules: severity, explanation, advice, harm.
@@ -74,7 +87,11 @@ impl<'g, 'm> Occasion<'g, 'm> {
             .serving
             .as_ref()
             .and_then(|serving| self.model.connection(serving.socket));
-        let goroutines = [decider(self.model, self.example), self.at_work.clone()];
+        let goroutines = [
+            decider(self.model, self.example),
+            self.waits.clone(),
+            self.at_work.clone(),
+        ];
         Finding {
             id: String::new(),
             caused_by: None,
@@ -84,7 +101,10 @@ impl<'g, 'm> Occasion<'g, 'm> {
             count: self.all.len() as u64,
             title: self.title(&measured),
             explanation: String::new(),
-            process: Subject::of(self.model, connection.pid),
+            process: Subject {
+                pid: connection.pid,
+                comm: self.who(),
+            },
             connection: Some(connection.into()),
             related_connections: serves.into_iter().map(Ends::from).collect(),
             setting: self.limit.setting().map(|name| Setting {
@@ -113,7 +133,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
         let waited = std::time::Duration::from_secs_f64(waited);
         format!(
             "{} {verb} {} after {}{}",
-            self.model.name(connection.pid),
+            self.who(),
             connection.remote,
             if self.example.begun_before {
                 "more than "
@@ -183,6 +203,10 @@ impl<'g, 'm> Occasion<'g, 'm> {
             missing.push(format!(
                 "{upstream} is not traced here, so what it was doing is not known."
             ));
+        } else if self.at_work.is_none() && is_host(self.connection().pid) {
+            missing.push(format!(
+                "Packets do not show what {upstream} was doing; a goroutine dump of it, taken meanwhile, does (--goroutines DUMP)."
+            ));
         } else if self.at_work.is_none() {
             missing.push("The upstream's goroutine was not looked at in time.".into());
         }
@@ -191,7 +215,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
 
     /// The limit in a sentence, as the subject's.
     pub(crate) fn limit_sentence(&self) -> String {
-        let who = self.model.name(self.connection().pid);
+        let who = self.who();
         let value = self.value_s.map(|value| format!("{value:.3} s"));
         let at_most = value
             .as_deref()
@@ -232,6 +256,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
     pub(crate) fn upstream_sentence(&self) -> Option<String> {
         let exchange = self.example.exchange.as_ref()?;
         let mut told = match &self.at_work {
+            Some(witness) if is_host(witness.process.pid) => in_dump(witness, "is at work at"),
             Some(witness) => {
                 let at = own_frame(&witness.frames)
                     .or(witness.frames.first())
@@ -243,10 +268,14 @@ impl<'g, 'm> Occasion<'g, 'm> {
             }
             None => unanswered(exchange, self.connection()),
         };
+        if let Some(witness) = &self.waits {
+            told.push(' ');
+            told.push_str(&in_dump(witness, "waits for it in"));
+        }
         if let Some((late, other)) = late_answer(self.model, self.example) {
             told.push_str(&format!(
                 " {} wrote its answer {} later, to nobody.",
-                self.model.name(other.pid),
+                self.model.owner(other),
                 seconds(late.since(self.example.at))
             ));
         }
@@ -270,6 +299,19 @@ impl<'g, 'm> Occasion<'g, 'm> {
             ),
         }
     }
+}
+
+/// What a goroutine dump shows of a handler; when it was taken is only roughly known.
+fn in_dump(witness: &Witness, does: &str) -> String {
+    let transport = |frame: &&Frame| frame.function.starts_with("net/http.(*persistConn)");
+    let at = own_frame(&witness.frames)
+        .or(witness.frames.iter().find(transport))
+        .or(witness.frames.first())
+        .map_or_else(|| format!("goroutine {}", witness.id), brief);
+    format!(
+        "In the goroutine dump of {} the handler {does} {at} ({}).",
+        witness.process.comm, witness.state
+    )
 }
 
 fn unanswered(exchange: &Exchange, connection: &Connection) -> String {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    detect::finding::Doubt,
+    detect::confidence::Doubt,
     event::{BootInstant, Pid, Role, SocketId},
     model::{Connection, Model, PairedBy, Pairing, Peer, Served, Traffic},
 };
@@ -15,6 +15,7 @@ use crate::{
 use super::{
     give_up::{self, GiveUp},
     limit::Limit,
+    upstreams::Upstreams,
 };
 
 /// How long before a process is told to have ended its sockets may be closed by its exit, and after.
@@ -32,6 +33,7 @@ pub(crate) struct Scene<'m> {
     pub(crate) model: &'m Model,
     pub(crate) served: Served,
     pub(crate) give_ups: Vec<GiveUp<'m>>,
+    pub(crate) upstreams: Upstreams<'m>,
     /// By process, in the order of opening.
     clients: HashMap<Pid, Vec<&'m Connection>>,
     traffic: BTreeMap<Peer, Traffic>,
@@ -53,10 +55,12 @@ impl<'m> Scene<'m> {
             model,
             served: Served::of(model),
             give_ups: Vec::new(),
+            upstreams: Upstreams::default(),
             clients,
             traffic: model.traffic(),
             given_up_for: HashSet::new(),
         };
+        scene.upstreams = Upstreams::of(model, &scene.served);
         scene.give_ups = give_up::all(&scene);
         scene.given_up_for = scene
             .give_ups
@@ -101,6 +105,11 @@ impl<'m> Scene<'m> {
         self.model.connections().filter(|c| c.role == Role::Client)
     }
 
+    /// Every connection on which a traced process answers.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &'m Connection> {
+        self.model.connections().filter(|c| c.role == Role::Server)
+    }
+
     /// What happened to `pid` at `at` was its exit, or after it.
     pub(crate) fn exiting(&self, pid: Pid, at: BootInstant) -> bool {
         self.model
@@ -134,6 +143,14 @@ impl<'m> Scene<'m> {
     pub(crate) fn given_up_for(&self, pairing: &Pairing) -> bool {
         self.given_up_for
             .contains(&(pairing.socket, pairing.exchange.number))
+    }
+
+    /// A give-up may be what this request failed for, however that is known.
+    pub(crate) fn harmed_by_give_up(&self, socket: SocketId, number: u32) -> bool {
+        self.give_ups
+            .iter()
+            .filter_map(|give_up| give_up.serving.as_ref())
+            .any(|pairing| pairing.socket == socket && pairing.exchange.number == number)
     }
 
     /// All that `pid` served on the port of `address`, whichever of its addresses a client chose.

@@ -8,7 +8,7 @@ use crate::{
         own_code::brief,
         wording::bytes,
     },
-    event::{Attribution, BootInstant, Frame},
+    event::{Attribution, BootInstant, Frame, SocketId, is_host},
     model::{Connection, Decided, Exchange, Model},
 };
 
@@ -23,15 +23,30 @@ const SLACK: Duration = Duration::from_millis(2);
 /// Events of one occurrence, put in order at the end.
 pub(crate) struct Timeline<'m> {
     model: &'m Model,
-    events: Vec<(BootInstant, &'static str, String)>,
+    on: Option<SocketId>,
+    events: Vec<Told>,
+}
+
+struct Told {
+    at: BootInstant,
+    event: &'static str,
+    detail: String,
+    on: Option<SocketId>,
 }
 
 impl<'m> Timeline<'m> {
     pub(crate) fn of(model: &'m Model) -> Self {
         Self {
             model,
+            on: None,
             events: Vec::new(),
         }
+    }
+
+    /// What is added from now on happens on `connection`, and its packets are looked for there.
+    pub(crate) fn on(&mut self, connection: &Connection) -> &mut Self {
+        self.on = Some(connection.socket);
+        self
     }
 
     pub(crate) fn add(
@@ -40,7 +55,12 @@ impl<'m> Timeline<'m> {
         event: &'static str,
         detail: String,
     ) -> &mut Self {
-        self.events.push((at, event, detail));
+        self.events.push(Told {
+            at,
+            event,
+            detail,
+            on: self.on,
+        });
         self
     }
 
@@ -62,67 +82,87 @@ impl<'m> Timeline<'m> {
         connection: &Connection,
         exchange: &Exchange,
     ) -> &mut Self {
-        let who = self.model.name(connection.pid);
+        let who = self.model.owner(connection);
         let detail = format!("{who} reads {} from {}", what(exchange), connection.remote);
-        self.add(exchange.started, "request", detail)
+        self.on(connection).add(exchange.started, "request", detail)
     }
 
     /// How the process that serves a request ended it, or what it answered.
     pub(crate) fn outcome(&mut self, connection: &Connection, exchange: &Exchange) -> &mut Self {
-        let who = self.model.name(connection.pid);
+        let who = self.model.owner(connection);
         if let (true, Some(at)) = (exchange.answered(), exchange.first_byte) {
             let status = exchange
                 .status
                 .map_or_else(String::new, |status| format!(" {status}"));
-            return self.add(
-                at,
-                "response",
-                format!("{who} answers{status} to {}", connection.remote),
-            );
+            let detail = format!("{who} answers{status} to {}", connection.remote);
+            return self.add_on(connection, Some(at), "response", detail);
         }
         let how = if connection.local_closed.is_some_and(|closed| closed.abort) {
             "resets"
         } else {
             "closes"
         };
-        self.add_if(connection.left(), "close", || {
-            format!(
-                "{who} {how} the connection of {} with no byte of a response",
-                connection.remote
-            )
-        })
+        let detail = format!(
+            "{who} {how} the connection of {} with no byte of a response",
+            connection.remote
+        );
+        self.add_on(connection, connection.left(), "close", detail)
+    }
+
+    /// One event of `connection`, and none after it.
+    fn add_on(
+        &mut self,
+        connection: &Connection,
+        at: Option<BootInstant>,
+        event: &'static str,
+        detail: String,
+    ) -> &mut Self {
+        let before = self.on.replace(connection.socket);
+        self.add_if(at, event, || detail);
+        self.on = before;
+        self
     }
 
     /// In the order of time, with wall-clock times.
     pub(crate) fn evidence(&mut self) -> Vec<Evidence> {
-        self.events.sort_by_key(|(at, _, _)| *at);
+        self.events.sort_by_key(|told| told.at);
         let source = self.model.source();
         self.events
             .drain(..)
-            .map(|(at, event, detail)| Evidence {
-                time: source.wall(at),
-                event: event.into(),
-                detail,
+            .map(|told| Evidence {
+                time: source.wall(told.at),
+                event: told.event.into(),
+                detail: told.detail,
                 frame: None,
+                socket: told.on,
             })
             .collect()
     }
 }
 
-/// `POST /upload (195.5 KiB)`, or `a request (195.5 KiB)` where its head is not known.
+/// `POST /upload (195.5 KiB)`, or `a request (195.5 KiB)` where its head is not known; without the size
+/// where only the head is.
 pub(crate) fn what(exchange: &Exchange) -> String {
     let size = bytes(exchange.request_bytes);
     match &exchange.head {
+        Some(head) if exchange.request_bytes == 0 => format!("{} {}", head.method, head.path),
         Some(head) => format!("{} {} ({size})", head.method, head.path),
         None => format!("a request ({size})"),
     }
+}
+
+/// Who gave up: the process; in a packet capture the address at which it was serving meanwhile.
+pub(crate) fn who(model: &Model, give_up: &GiveUp<'_>) -> String {
+    let serving = give_up.serving.as_ref();
+    let serves = serving.and_then(|serving| model.connection(serving.socket));
+    model.owner(serves.unwrap_or(give_up.connection))
 }
 
 /// The whole occurrence of a give-up.
 pub(crate) fn timeline(model: &Model, give_up: &GiveUp<'_>) -> Vec<Evidence> {
     let mut timeline = Timeline::of(model);
     let connection = give_up.connection;
-    let who = model.name(connection.pid);
+    let who = who(model, give_up);
     let upstream = connection.remote;
     let serving = give_up.serving.as_ref();
     let serves = serving.and_then(|serving| model.connection(serving.socket));
@@ -130,6 +170,7 @@ pub(crate) fn timeline(model: &Model, give_up: &GiveUp<'_>) -> Vec<Evidence> {
         timeline.request_read(serves, &serving.exchange);
         timeline.outcome(serves, &serving.exchange);
     }
+    timeline.on(connection);
     match &give_up.exchange {
         Some(exchange) => {
             timeline.add(
@@ -184,8 +225,10 @@ pub(crate) fn timeline(model: &Model, give_up: &GiveUp<'_>) -> Vec<Evidence> {
         });
     }
     if let Some((late, other)) = late_answer(model, give_up) {
-        let served_by = model.name(other.pid);
-        timeline.add(late, "late", format!("{served_by} answers, to nobody"));
+        let served_by = model.owner(other);
+        timeline
+            .on(other)
+            .add(late, "late", format!("{served_by} answers, to nobody"));
     }
     timeline.evidence()
 }
@@ -258,17 +301,19 @@ pub(crate) fn decider(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
 /// The upstream's goroutine that was to answer, as it was when its client gave up.
 pub(crate) fn still_at_work(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
     let other = model.other_end(give_up.connection)?;
-    let subject = Subject::of(model, other.pid);
+    let subject = Subject::owner(model, other);
     let nearest = other
         .looks
         .iter()
         .min_by_key(|(at, _)| at.since(give_up.at).max(give_up.at.since(*at)));
     if let Some((_, goroutine)) = nearest {
-        return Some(Witness::looked_at(
-            subject,
-            goroutine,
-            Attribution::LastOwner,
-        ));
+        let how = if is_host(other.pid) {
+            // From a dump, which names no connection.
+            Attribution::Inferred
+        } else {
+            Attribution::LastOwner
+        };
+        return Some(Witness::looked_at(subject, goroutine, how));
     }
     let actor = other.exchanges().pop()?.actor?;
     let from = BootInstant(give_up.at.0.saturating_sub(LOOK_AROUND.as_nanos() as u64));
@@ -285,13 +330,30 @@ pub(crate) fn still_at_work(model: &Model, give_up: &GiveUp<'_>) -> Option<Witne
     ))
 }
 
-/// A display filter that shows these connections in any capture of them.
+/// The goroutine of the one who gave up that waits for the upstream, where a dump shows it.
+pub(crate) fn waits_in_dump(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
+    let serves = model.connection(give_up.serving.as_ref()?.socket)?;
+    let (_, goroutine) = serves.looks.first().filter(|_| is_host(serves.pid))?;
+    let subject = Subject::owner(model, serves);
+    Some(Witness::looked_at(
+        subject,
+        goroutine,
+        Attribution::Inferred,
+    ))
+}
+
+/// A display filter that shows these connections: in the capture they were read from, else in any
+/// capture of them.
 pub(crate) fn wireshark_filter<'c>(
     connections: impl Iterator<Item = &'c Connection>,
 ) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();
     for connection in connections {
-        let part = one(connection.client(), connection.server());
+        let part = if is_host(connection.pid) {
+            format!("tcp.stream eq {}", connection.socket.stream())
+        } else {
+            one(connection.client(), connection.server())
+        };
         if !parts.contains(&part) {
             parts.push(part);
         }

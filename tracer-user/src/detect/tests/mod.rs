@@ -11,13 +11,24 @@ use super::{Finding, Rule, Severity, findings};
 
 mod clients;
 mod connecting;
+mod cut_off;
+mod cut_off_unseen;
 mod disorder;
 mod empties;
 mod half_seen;
 mod healthy;
+mod leaving_open;
+mod losses;
 mod native;
+mod no_response;
+mod packets;
 mod pairing;
 mod proxies;
+mod races;
+mod resets;
+mod running_out;
+mod slow;
+mod stalls;
 
 pub(crate) const CLIENT: Pid = 10;
 pub(crate) const GATEWAY: Pid = 20;
@@ -152,6 +163,24 @@ pub(crate) fn large_uploads_fail(limit: f64) -> Story {
         upload_given_up(&mut story, 1000.0 * f64::from(nth), nth, limit + late);
     }
     story
+}
+
+/// The stack of a close by `net/http`'s server itself.
+pub(crate) const SERVE_CLOSES: [&str; 5] = [
+    "internal/poll.(*FD).Close /go/src/internal/poll/fd_unix.go:118",
+    "net.(*conn).Close /go/src/net/net.go:202",
+    "net/http.(*conn).close /go/src/net/http/server.go:1836",
+    "net/http.(*conn).serve.func1 /go/src/net/http/server.go:1972",
+    "net/http.(*conn).serve /go/src/net/http/server.go:2044",
+];
+
+/// The same after `frames` raised a panic.
+pub(crate) fn panicked_in<'f>(raised: &[&'f str]) -> Vec<&'f str> {
+    let mut frames: Vec<&str> = SERVE_CLOSES[..4].to_vec();
+    frames.push("runtime.gopanic /go/src/runtime/panic.go:787");
+    frames.extend(raised);
+    frames.extend(["net/http.HandlerFunc.ServeHTTP", SERVE_CLOSES[4]]);
+    frames
 }
 
 fn found(story: &mut Story) -> Vec<Finding> {

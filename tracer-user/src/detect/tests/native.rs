@@ -91,3 +91,38 @@ fn a_guess_is_never_critical() {
     let found = found(&mut native_proxy(&[1000.3], Some(504)));
     assert_eq!(found[0].severity, Severity::Warning);
 }
+
+#[test]
+fn a_client_that_leaves_with_the_failure_in_hand_had_not_left_before() {
+    let mut story = Story::new();
+    story.native(GATEWAY, "haproxy");
+    for nth in 0..4_u16 {
+        let at = 4000.0 * f64::from(nth);
+        let legs = legs(&mut story, at, nth);
+        let front = Asked::at(at + 1.0, 90).answered(at + 802.5, 504);
+        story
+            .http(legs.front, 0, "GET /slow", front)
+            .http(legs.back, 0, "GET /slow", Asked::at(at + 2.0, 90))
+            .peer_closed(at + 802.8, legs.front)
+            .local_closed(at + 803.0, legs.back);
+    }
+    let found = found(&mut story);
+    assert_eq!(only(&found, Rule::ProxyTimeout).count, 4);
+}
+
+#[test]
+fn the_more_equal_waits_the_surer_and_unequal_ones_tell_no_time() {
+    let waits =
+        |number: u16| -> Vec<f64> { (0..number).map(|nth| 873.2 + f64::from(nth % 5)).collect() };
+    let sure = |number: u16| {
+        let found = found(&mut native_proxy(&waits(number), Some(504)));
+        only(&found, Rule::ProxyTimeout).confidence
+    };
+    assert!(sure(3) < sure(5) && sure(5) < sure(7), "{}", sure(3));
+    assert!(sure(7) < 0.85);
+    let found = found(&mut native_proxy(&[400.0, 900.0, 1700.0], Some(504)));
+    for finding in &found {
+        assert!(finding.confidence <= 0.5, "{}", finding.confidence);
+        assert_eq!(finding.setting, None);
+    }
+}

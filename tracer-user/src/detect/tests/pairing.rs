@@ -141,3 +141,93 @@ fn a_refused_connect_that_only_coincides_is_not_blamed_for_the_harm() {
     assert_eq!(refused.measured.requests_harmed, None);
     assert_eq!(refused.severity, Severity::Warning);
 }
+
+/// A proxy that is not Go gives up on one of two requests in flight.
+fn native_proxy(ours: &str, other: &str, passed_on: &str) -> Vec<Finding> {
+    let mut story = Story::new();
+    story.native(GATEWAY, "nginx").native(UPSTREAM, "httpd");
+    for nth in 0..3_u16 {
+        let at = 4000.0 * f64::from(nth);
+        let one = legs(&mut story, at, 2 * nth);
+        let two = legs(&mut story, at, 2 * nth + 1);
+        let failed = Asked::at(at + 1.0, 90).answered(at + 1003.0, 504);
+        let fine = Asked::at(at + 1.0, 90).answered(at + 1500.0, 200);
+        story
+            .http(one.front, 0, ours, failed)
+            .http(two.front, 0, other, fine)
+            .http(one.back, 0, passed_on, Asked::at(at + 2.0, 90))
+            .http(one.far, 0, passed_on, Asked::at(at + 2.1, 90))
+            .local_closed(at + 1002.5, one.back)
+            .peer_closed(at + 1002.6, one.far);
+    }
+    found(&mut story)
+}
+
+#[test]
+fn without_goroutines_the_legs_are_paired_by_method_and_path_with_a_doubt() {
+    let found = native_proxy("GET /a", "GET /b", "GET /a");
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert_eq!(proxy.measured.requests_harmed, Some(3));
+    // Three equal waits, and a request inferred.
+    assert_eq!(proxy.confidence, 0.66);
+}
+
+#[test]
+fn a_trace_pairs_the_legs_of_any_program_without_a_doubt() {
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let found = native_proxy(
+        &format!("GET /a 00-{trace}-00f067aa0ba902b7-01"),
+        "GET /a 00-11111111111111111111111111111111-00f067aa0ba902b7-01",
+        &format!("GET /a 00-{trace}-b7ad6b7169203331-01"),
+    );
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert_eq!(proxy.measured.requests_harmed, Some(3));
+    assert_eq!(proxy.confidence, 0.7);
+}
+
+#[test]
+fn a_rewritten_path_is_paired_by_what_failed_at_once() {
+    let found = native_proxy("GET /api/a", "GET /api/b", "GET /a");
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert_eq!(proxy.measured.requests_harmed, Some(3));
+    assert!(proxy.confidence < 0.7, "{}", proxy.confidence);
+}
+
+#[test]
+fn two_requests_alike_in_flight_are_ambiguous() {
+    let found = native_proxy("GET /a", "GET /a", "GET /a");
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert!(proxy.confidence < 0.6, "{}", proxy.confidence);
+}
+
+#[test]
+fn with_the_upstream_on_another_host_the_proxys_end_is_enough() {
+    let mut story = Story::new();
+    story.go(GATEWAY, "gateway");
+    let front = story.accepted(0.0, GATEWAY, "10.0.0.9:50000", "10.0.0.1:80");
+    let back = story.connected(0.5, GATEWAY, "10.0.0.1:41000", "10.0.0.2:80");
+    story
+        .http(
+            front,
+            0,
+            "GET /",
+            Asked::at(1.0, 90).by(GATEWAY, 5).answered(1003.0, 502),
+        )
+        .http(back, 0, "GET /", Asked::at(2.0, 90))
+        .decision(
+            1002.3,
+            (GATEWAY, 5),
+            Decider::TransportClose,
+            Some(HEADERS),
+            Some(back),
+        )
+        .local_closed(1002.5, back);
+    let found = found(&mut story);
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert_eq!(proxy.confidence, 0.97, "the decision itself was seen");
+    let missing = proxy.incomplete.as_deref().unwrap();
+    assert!(
+        missing.contains("10.0.0.2:80 is not traced here"),
+        "{missing}"
+    );
+}

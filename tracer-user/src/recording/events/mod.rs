@@ -22,7 +22,7 @@ use zerocopy::{
 };
 
 /// The version of the encoding of events and blocks.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// As PNG's: a byte that is no text, the name, and both kinds of line end, so that a transfer that
 /// changes text is noticed at once.

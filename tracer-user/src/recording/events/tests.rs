@@ -30,7 +30,7 @@ fn read(file: &[u8]) -> (Vec<Event>, Option<Ending>) {
 /// A fault of the format is a fault of every recording made with it: this fails when the encoding changes.
 /// If that was meant, raise `FORMAT`.
 #[test]
-fn the_encoding_of_every_event_is_what_format_1_says() {
+fn the_encoding_of_every_event_is_what_its_format_says() {
     let mut listing = format!("format {FORMAT}\n");
     for event in samples::events() {
         let kind = format!("{:?}", event.fact);
@@ -148,7 +148,7 @@ fn zeros_where_a_block_should_be_are_damage() {
 #[test]
 fn a_later_format_is_refused_with_both_versions() {
     let mut file = written(&samples::events(), usize::MAX);
-    file[8] = 2;
+    file[8] = u8::try_from(FORMAT).unwrap() + 1;
     let error = EventReader::new(&*file, file.len() as u64, Path::new("events.gpl"))
         .err()
         .unwrap();

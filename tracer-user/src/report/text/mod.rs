@@ -6,14 +6,14 @@
 mod page;
 mod story;
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use crate::{
     detect::{
         Severity,
         wording::{count, join},
     },
-    event::SourceKind,
+    event::{Pid, SourceKind, is_host},
 };
 
 use super::json::{Report, TargetTold};
@@ -100,10 +100,17 @@ fn verdict<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<
 
 fn watched<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<()> {
     let source = &report.source;
-    let from = match source.kind {
-        SourceKind::Live => "live",
-        SourceKind::Recording => "from a recording",
-        SourceKind::Pcap => "from a packet capture",
+    let place = match source.kind {
+        SourceKind::Live => format!("on {} (kernel {}), live", source.host, source.kernel),
+        SourceKind::Recording => format!(
+            "on {} (kernel {}), from a recording",
+            source.host, source.kernel
+        ),
+        // On which host it was made, a capture does not say.
+        SourceKind::Pcap => {
+            let files: Vec<String> = report.coverage.hooks.iter().map(|h| h.by.clone()).collect();
+            format!("in the packet capture {}", join(&files))
+        }
     };
     page.text(0, Ink::Bold, "What was watched")?;
     page.hanging(
@@ -111,12 +118,10 @@ fn watched<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<
         "",
         Ink::Plain,
         &format!(
-            "{} for {:.1} s from {:.3} on {} (kernel {}), {from}.",
+            "{} for {:.1} s from {:.3} {place}.",
             join(&report.coverage.watched),
             source.duration_s,
             source.started,
-            source.host,
-            source.kernel,
         ),
     )?;
     page.hanging(2, "", Ink::Plain, &processes(report))?;
@@ -148,13 +153,13 @@ fn watched<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<
                 "",
                 Ink::Plain,
                 &format!(
-                    "{} of pid {}: {} goroutines in the first, {} in the last.",
+                    "{} of {}: {} goroutines in the first, {} in the last.",
                     count(
                         snapshots.len() as u64,
                         "goroutine snapshot",
                         "goroutine snapshots"
                     ),
-                    first.pid,
+                    whose(report, first.pid),
                     first.total,
                     last.total
                 ),
@@ -185,9 +190,33 @@ fn processes(report: &Report) -> String {
 }
 
 fn name(told: &TargetTold) -> String {
+    if is_host(told.pid) {
+        return host(&told.comm);
+    }
     match &told.go_version {
         Some(version) => format!("{} (pid {}, {version})", told.comm, told.pid),
         None => format!("{} (pid {})", told.comm, told.pid),
+    }
+}
+
+/// Whose goroutines these are.
+fn whose(report: &Report, pid: Pid) -> String {
+    if !is_host(pid) {
+        return format!("pid {pid}");
+    }
+    let told = report.targets.iter().find(|told| told.pid == pid);
+    told.map_or_else(
+        || "a process that no host of the capture could be found for".to_owned(),
+        |told| host(&told.comm),
+    )
+}
+
+/// What stands for a process in a packet capture: a host, or a service of one that a dump shows.
+fn host(name: &str) -> String {
+    if name.parse::<SocketAddr>().is_ok() {
+        format!("service {name}")
+    } else {
+        format!("host {name}")
     }
 }
 

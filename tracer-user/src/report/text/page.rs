@@ -5,6 +5,8 @@
 
 use std::io::{self, Write};
 
+use crate::plain::clean;
+
 /// How a page looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
@@ -113,11 +115,15 @@ impl<'w, W: Write> Page<'w, W> {
     }
 }
 
+/// Holds two words on one line.
+pub(super) const NO_BREAK: char = '\u{a0}';
+
 /// Breaks `text` at spaces into lines of at most `room` characters; a longer word has its own line.
 fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split_whitespace() {
+    let breaks = |character: char| character.is_whitespace() && character != NO_BREAK;
+    for word in text.split(breaks).filter(|word| !word.is_empty()) {
         let needed = line.chars().count() + 1 + word.chars().count();
         if !line.is_empty() && needed > room {
             lines.push(std::mem::take(&mut line));
@@ -125,28 +131,10 @@ fn wrap(text: &str, room: usize) -> Vec<String> {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&word.replace(NO_BREAK, " "));
     }
     lines.push(line);
     lines
-}
-
-/// `text` with every character escaped that a terminal would obey.
-fn clean(text: &str) -> String {
-    let mut cleaned = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || turns_direction(character) {
-            cleaned.extend(character.escape_default());
-        } else {
-            cleaned.push(character);
-        }
-    }
-    cleaned
-}
-
-/// Bidirectional controls (Unicode 9.0 UAX #9, section 2).
-fn turns_direction(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -158,15 +146,7 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("a unbreakable b", 5), ["a", "unbreakable", "b"]);
         assert_eq!(wrap("", 5), [""]);
-    }
-
-    #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
-        assert_eq!(
-            clean("evil\x1b[2J\nname\u{202e}"),
-            "evil\\u{1b}[2J\\nname\\u{202e}"
-        );
-        assert_eq!(clean("plain äöü"), "plain äöü");
+        assert_eq!(wrap("one (frame\u{a0}2)", 10), ["one", "(frame 2)"]);
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::{io, time::Duration};
 
 use crate::{
     detect::{
-        Evidence, Finding, Severity, Witness, brief, is_standard,
+        Evidence, Finding, Severity, Subject, Witness, brief, is_standard,
         wording::{bytes, count, seconds, times},
     },
-    event::{Attribution, Frame},
+    event::{Attribution, Frame, is_host},
 };
 
-use super::page::{Ink, Page};
+use super::page::{Ink, NO_BREAK, Page};
 
 /// Frames shown of one goroutine, own code apart, which is always shown.
 const FRAMES: usize = 8;
@@ -116,13 +116,7 @@ fn numbers<W: io::Write>(
     finding: &Finding,
 ) -> io::Result<()> {
     let lines: Vec<(&str, String)> = [
-        (
-            "process",
-            Some(format!(
-                "{} (pid {})",
-                finding.process.comm, finding.process.pid
-            )),
-        ),
+        ("process", Some(subject(&finding.process))),
         (
             "connection",
             finding
@@ -145,6 +139,14 @@ fn numbers<W: io::Write>(
         page.hanging(indent, &format!("{name:<LABEL$}  "), Ink::Plain, &value)?;
     }
     Ok(())
+}
+
+fn subject(process: &Subject) -> String {
+    if is_host(process.pid) {
+        format!("{} (packets name no process)", process.comm)
+    } else {
+        format!("{} (pid {})", process.comm, process.pid)
+    }
 }
 
 fn setting(finding: &Finding) -> Option<String> {
@@ -221,7 +223,11 @@ fn timeline<W: io::Write>(
     for event in evidence {
         let since = event.time.duration_since(first.time).as_secs_f64() * 1e3;
         let label = format!("{since:>10.1} ms  {:<LABEL$}  ", event.event);
-        page.hanging(indent, &label, Ink::Plain, &event.detail)?;
+        let detail = match event.frame {
+            Some(frame) => format!("{} (frame{NO_BREAK}{frame})", event.detail),
+            None => event.detail.clone(),
+        };
+        page.hanging(indent, &label, Ink::Plain, &detail)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    detect::finding::{Confidence, Doubt},
+    detect::confidence::{Confidence, Doubt},
     event::{Attribution, BootInstant, Decider, Origin},
     model::{Connection, DECISION_TO_CLOSE, Decided, Exchange},
 };
@@ -100,7 +100,11 @@ fn limit(scene: &Scene<'_>, decided: &Decided) -> Option<(Limit, Vec<Doubt>)> {
             };
             Some((limit, doubts))
         }
-        Decider::ClientTimeoutChecked => None,
+        Decider::ClientTimeoutChecked
+        | Decider::ReadDeadline
+        | Decider::WriteDeadline
+        | Decider::ServerShutdown
+        | Decider::TransportDial => None,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use crate::{
-    detect::finding::{Confidence, Doubt},
+    detect::confidence::{Confidence, Doubt},
     event::{ConnectFailure, Frame, SocketId},
     model::{Connection, DECISION_TO_CLOSE, TimeoutCheck},
 };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    detect::finding::{Confidence, Doubt},
+    detect::confidence::{Confidence, Doubt},
     event::{BootInstant, Pid, SocketId, StackId},
     model::{Asking, Connection, Decided, Exchange, PairedBy, Pairing},
 };
@@ -180,10 +180,17 @@ fn serving(
 }
 
 /// Who had asked for `serving` left before `at`: then nobody was kept waiting, and what was given up
-/// was given up for that reason.
+/// was given up for that reason. Who left with a failure in hand had waited for it: a proxy may answer
+/// before it closes what it gave up on.
 fn client_had_left(scene: &Scene<'_>, serving: Option<&Pairing>, at: BootInstant) -> bool {
-    serving
-        .and_then(|pairing| scene.model.connection(pairing.socket))
-        .and_then(Connection::peer_left)
-        .is_some_and(|left| left <= at)
+    let left = |serving: &Pairing| {
+        let left = scene.model.connection(serving.socket)?.peer_left()?;
+        let failed_before = serving.exchange.failed()
+            && serving
+                .exchange
+                .first_byte
+                .is_some_and(|answered| answered <= left);
+        Some(left <= at && !failed_before)
+    };
+    serving.and_then(left).unwrap_or(false)
 }

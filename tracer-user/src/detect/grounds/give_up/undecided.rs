@@ -6,17 +6,17 @@
 //! where a request was harmed by it. And a response must have been due at all, which only HTTP
 //! promises: a log shipper that is never answered gives up on nobody.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
-    detect::finding::{Confidence, Doubt},
-    event::{BootInstant, Pid},
+    detect::confidence::{Confidence, Doubt},
+    event::Pid,
     model::{Connection, Exchange},
 };
 
 use super::{
     super::{
-        limit::{Limit, alike},
+        limit::{Limit, crowd, separate_acts},
         scene::Scene,
     },
     GiveUp, client_had_left, serving,
@@ -27,9 +27,6 @@ const SHORTEST: Duration = Duration::from_millis(50);
 
 /// Waits of the same length that make a limit.
 const ENOUGH: usize = 3;
-
-/// Closes this close together may be one act: a load generator that stops, a pool that is emptied.
-const ONE_ACT: Duration = Duration::from_millis(20);
 
 pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
     let mut by_peer: HashMap<(Pid, SocketAddr), Vec<GiveUp<'m>>> = HashMap::new();
@@ -87,7 +84,7 @@ fn awaits_a_response(exchange: &Exchange) -> bool {
 /// Of the give-ups on one peer, those that waited alike, and those that harmed a request.
 fn believable<'m>(scene: &Scene<'m>, mut together: Vec<GiveUp<'m>>) -> Vec<GiveUp<'m>> {
     together.sort_by_key(|give_up| give_up.waited);
-    let crowd = crowd(&together);
+    let crowd = separate_crowd(&together);
     let confidence = Confidence::from_timing(crowd.len());
     let mut believed = Vec::new();
     for (place, mut give_up) in together.into_iter().enumerate() {
@@ -103,33 +100,13 @@ fn believable<'m>(scene: &Scene<'m>, mut together: Vec<GiveUp<'m>>) -> Vec<GiveU
 }
 
 /// The largest run of alike waits, ended by separate acts; empty where there are too few.
-fn crowd(sorted: &[GiveUp<'_>]) -> std::ops::Range<usize> {
-    let mut best = 0..0;
-    let mut from = 0;
-    for (to, longest) in sorted.iter().enumerate() {
-        while sorted
-            .get(from)
-            .is_some_and(|shortest| !alike(shortest.waited, longest.waited))
-        {
-            from += 1;
-        }
-        if to + 1 - from > best.len() {
-            best = from..to + 1;
-        }
-    }
-    let times = sorted.get(best.clone()).unwrap_or_default();
-    if separate_acts(times.iter().map(|give_up| give_up.at)) >= ENOUGH {
+fn separate_crowd(sorted: &[GiveUp<'_>]) -> Range<usize> {
+    let waits: Vec<Duration> = sorted.iter().map(|give_up| give_up.waited).collect();
+    let best = crowd(&waits);
+    let alike = sorted.get(best.clone()).unwrap_or_default();
+    if separate_acts(alike.iter().map(|give_up| give_up.at)) >= ENOUGH {
         best
     } else {
         0..0
     }
-}
-
-fn separate_acts(times: impl Iterator<Item = BootInstant>) -> usize {
-    let mut times: Vec<BootInstant> = times.collect();
-    times.sort();
-    let gaps = times
-        .windows(2)
-        .filter(|pair| matches!(pair, [one, next] if next.since(*one) > ONE_ACT));
-    gaps.count() + usize::from(!times.is_empty())
 }

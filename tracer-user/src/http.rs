@@ -1,7 +1,8 @@
 //! The head of an HTTP/1 request, of which little is kept.
 //!
-//! In: the first bytes of a message, as long as a segment carried. Out: method, path without its
-//! query, and `traceparent`. Everything else is forgotten here, before anything is written.
+//! In: the first bytes of a message, as long as a segment carried, from the kernel or from a capture.
+//! Out: method, path without its query, and `traceparent`. Everything else is forgotten here, before
+//! anything is written.
 
 use crate::event::RequestHead;
 
@@ -12,7 +13,7 @@ const PATH: usize = 256;
 
 /// What is kept of the request that `bytes` begins; `None` where it is no HTTP/1 request.
 #[must_use]
-pub(super) fn parse(bytes: &[u8]) -> Option<RequestHead> {
+pub fn parse(bytes: &[u8]) -> Option<RequestHead> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     // Complete or cut, and with however many headers: the request line is read either way.

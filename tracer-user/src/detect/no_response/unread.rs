@@ -1,0 +1,370 @@
+//! A request that was never even read: its bytes lie in the socket, and nobody comes for them.
+//!
+//! Either the accept loop does not take the connection, or the process does not run at all. A server
+//! that serves one connection after the other also leaves bytes lying, and goes on: it gets more time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    detect::{
+        confidence::{Confidence, Doubt},
+        docket::{Case, Docket},
+        finding::{Evidence, Finding, Measured, Rule, Severity, Subject, Witness},
+        grounds::{
+            scene::Scene,
+            standing::{self, Acceptors, Standing, serving},
+            telling::{Timeline, wireshark_filter},
+        },
+        wording::{bytes, count, seconds},
+    },
+    event::{BootInstant, Origin, Pid, Role},
+    model::{Connection, Exchange, Model},
+};
+
+use super::{both_ends, given_up, severity};
+
+/// Whoever runs reads sooner.
+const LONG: Duration = Duration::from_secs(2);
+
+/// Whoever serves one after the other may take so long.
+const VERY_LONG: Duration = Duration::from_secs(10);
+
+/// Events come only almost in order, and what was begun is ended.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// One connection with a request that nobody read.
+struct Unread<'m> {
+    connection: &'m Connection,
+    since: BootInstant,
+    bytes: Option<u64>,
+    waited: Duration,
+    severity: Severity,
+    given_up: bool,
+}
+
+/// Why nobody reads, as far as it shows.
+enum Reason {
+    /// A goroutine waits in the network poller for what has long been there: the process does not run.
+    Stopped(String),
+    /// Nothing of the process moved since; why cannot be told.
+    Silent,
+    /// Its goroutines are known, and who should take the connection is elsewhere.
+    Loop(String),
+    /// It serves others meanwhile.
+    Busy,
+}
+
+/// Adds a case for each listening port.
+pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
+    let mut groups: BTreeMap<(Pid, u16), Vec<Unread<'_>>> = BTreeMap::new();
+    for connection in scene.model.connections() {
+        if let Some(unread) = on(scene, connection) {
+            let key = (connection.pid, connection.local.port());
+            groups.entry(key).or_default().push(unread);
+        }
+    }
+    for group in groups.into_values() {
+        if let Some(case) = case(scene, docket, &group) {
+            docket.add(case);
+        }
+    }
+}
+
+fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Unread<'m>> {
+    let (since, bytes) = connection.unread?;
+    if connection.role != Role::Server || !begins_a_request(connection, since) {
+        return None;
+    }
+    let model = scene.model;
+    let until = connection
+        .closed
+        .map(|(at, _)| at)
+        .or(connection.left())
+        .unwrap_or(model.now());
+    if scene.exiting(connection.pid, until) {
+        return None;
+    }
+    let waited = until.since(since);
+    let given_up = given_up(scene, connection);
+    let long = waited >= LONG || given_up.is_some();
+    let alarming = waited >= VERY_LONG || (long && !goes_on(scene, connection, since));
+    if !long {
+        return None;
+    }
+    let harm = given_up.map_or(Severity::Warning, |(_, harm)| harm.max(Severity::Warning));
+    Some(Unread {
+        connection,
+        since,
+        bytes,
+        waited,
+        severity: if alarming { harm } else { Severity::Info },
+        given_up: given_up.is_some(),
+    })
+}
+
+/// The bytes are the first of a request: the connection's first, or its next after one that was
+/// answered over HTTP. Behind an unfinished one they are its body, and after a change of protocol
+/// (101) nobody need read at all.
+fn begins_a_request(connection: &Connection, since: BootInstant) -> bool {
+    let read: Vec<Exchange> = connection
+        .exchanges()
+        .into_iter()
+        .filter(was_moved)
+        .collect();
+    match read.last() {
+        None => connection.origin != Origin::Found || !connection.exchanges().is_empty(),
+        Some(last) => {
+            last.head.is_some()
+                && last.answered()
+                && last.status != Some(101)
+                && last.last_byte <= since.plus(SLACK)
+        }
+    }
+}
+
+/// The process's own calls moved bytes of it; else only its head was seen on the wire.
+fn was_moved(exchange: &Exchange) -> bool {
+    exchange.request_bytes + exchange.response_bytes > 0
+}
+
+/// Whoever should read goes on with other work: later connections are served, or this one is behind
+/// one that is.
+fn goes_on(scene: &Scene<'_>, connection: &Connection, since: BootInstant) -> bool {
+    let model = scene.model;
+    let fresh = connection.exchanges().iter().all(|e| !was_moved(e));
+    model
+        .connections()
+        .filter(|other| {
+            other.role == Role::Server
+                && other.pid == connection.pid
+                && other.local.port() == connection.local.port()
+                && other.socket != connection.socket
+        })
+        .any(|other| {
+            let exchanges: Vec<_> = other.exchanges().into_iter().filter(was_moved).collect();
+            let taken_since = fresh
+                && exchanges
+                    .first()
+                    .is_some_and(|first| first.number == 0 && first.started > since.plus(SLACK));
+            taken_since
+                || (exchanges
+                    .last()
+                    .is_some_and(|last| in_service(model, other, last)))
+        })
+}
+
+/// `other` is being served by whoever would have to read the next connection: its goroutine works, and
+/// is not one of net/http, where each connection has its own.
+fn in_service(model: &Model, other: &Connection, last: &Exchange) -> bool {
+    if last.answered() || other.left().is_some() {
+        return false;
+    }
+    match serving(model, other) {
+        Some(witness) => {
+            Standing::of(&witness.state) == Standing::Busy
+                && !standing::serves_http(&witness.frames)
+        }
+        None => model
+            .process(other.pid)
+            .is_some_and(|process| process.about.go_version.is_none()),
+    }
+}
+
+fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case> {
+    let model = scene.model;
+    let example = group
+        .iter()
+        .max_by_key(|unread| (unread.severity, unread.given_up, unread.waited))?;
+    let connection = example.connection;
+    let number = group.len() as u64;
+    let who = model.owner(connection);
+    let reason = reason(model, group, connection.pid);
+    let mut measured = Measured {
+        unread_bytes: example.bytes,
+        response_bytes: Some(0),
+        ..Measured::default()
+    };
+    measured.waits(group.iter().map(|unread| unread.waited).collect());
+    let mut worst = group.iter().map(|unread| unread.severity).max()?;
+    if worst >= Severity::Warning {
+        measured.requests_harmed = Some(number);
+        worst = worst.max(severity(scene, connection, number));
+    }
+    let confidence = match reason {
+        Reason::Stopped(_) | Reason::Loop(_) => Confidence::SEEN,
+        Reason::Silent | Reason::Busy => Confidence::SEEN.but(Doubt::Ambiguous),
+    };
+    let goroutines: Vec<Witness> = serving(model, connection).into_iter().collect();
+    let acceptors = Acceptors::of(model, connection.pid);
+    let loop_at = acceptors.as_ref().and_then(Acceptors::away_at).cloned();
+    let finding = Finding {
+        id: String::new(),
+        caused_by: None,
+        rule: Rule::NoResponse,
+        severity: worst,
+        confidence: confidence.number(),
+        count: number,
+        title: title(&who, &reason, connection.local.port(), number),
+        explanation: explanation(&who, &reason, group, example),
+        process: Subject::owner(model, connection),
+        connection: Some(connection.into()),
+        related_connections: Vec::new(),
+        setting: None,
+        code: loop_at.filter(|_| matches!(reason, Reason::Loop(_))),
+        goroutines,
+        measured,
+        evidence: evidence(model, example),
+        advice: advice(&reason, connection),
+        wireshark_filter: wireshark_filter([connection].into_iter()),
+        incomplete: matches!(reason, Reason::Silent).then(|| {
+            "Whether the process is stopped or stuck cannot be told from its sockets alone.".into()
+        }),
+    };
+    let cause = group
+        .iter()
+        .find_map(|unread| docket.explaining(unread.connection.socket));
+    Some(Case {
+        finding,
+        cause,
+        explains: both_ends(
+            group
+                .iter()
+                .filter(|unread| unread.severity >= Severity::Warning)
+                .map(|unread| unread.connection),
+        ),
+    })
+}
+
+fn reason(model: &Model, group: &[Unread<'_>], pid: Pid) -> Reason {
+    let waits_in_vain = group
+        .iter()
+        .filter_map(|unread| serving(model, unread.connection))
+        .find(|witness| witness.state == "IO wait");
+    if let Some(witness) = waits_in_vain {
+        return Reason::Stopped(format!(
+            "Goroutine {} waits for bytes on a connection where they have long arrived, so the process does not run: it is stopped (SIGSTOP, a debugger, a frozen cgroup) or gets no CPU.",
+            witness.id
+        ));
+    }
+    let moved = last_move(model, pid);
+    let first = group.iter().map(|unread| unread.since).min();
+    let silent = moved.is_none_or(|at| first.is_none_or(|first| at <= first.plus(SLACK)));
+    match Acceptors::of(model, pid) {
+        Some(acceptors) if acceptors.waiting > 0 && silent => Reason::Stopped(format!(
+            "{} Yet connections have long been there to take, and no call of the process moved a byte since: it does not run. It is stopped (SIGSTOP, a debugger, a frozen cgroup) or gets no CPU.",
+            acceptors.sentence(&model.name(pid))
+        )),
+        Some(acceptors) if acceptors.waiting == 0 || acceptors.away_at().is_some() => {
+            Reason::Loop(acceptors.sentence(&model.name(pid)))
+        }
+        _ if silent => Reason::Silent,
+        _ => Reason::Busy,
+    }
+}
+
+/// When a call of `pid` last moved a byte on a connection, or opened or closed one.
+fn last_move(model: &Model, pid: Pid) -> Option<BootInstant> {
+    model
+        .connections()
+        .filter(|connection| connection.pid == pid)
+        .filter_map(|connection| {
+            let moved = connection.exchanges().into_iter().rfind(was_moved);
+            let opened = (connection.role == Role::Client
+                && connection.origin == Origin::Connected)
+                .then_some(connection.opened);
+            let closed = connection.local_closed.map(|closed| closed.at);
+            [moved.map(|exchange| exchange.last_byte), opened, closed]
+                .into_iter()
+                .flatten()
+                .max()
+        })
+        .max()
+}
+
+fn title(who: &str, reason: &Reason, port: u16, number: u64) -> String {
+    let what = if number == 1 {
+        "a request".into()
+    } else {
+        count(number, "request", "requests")
+    };
+    match reason {
+        Reason::Stopped(_) => format!("{who} does not run: it left {what} on port {port} unread"),
+        Reason::Loop(_) => {
+            format!("{who} does not take its connections: it left {what} on port {port} unread")
+        }
+        Reason::Silent | Reason::Busy => format!("{who} left {what} on port {port} unread"),
+    }
+}
+
+fn explanation(who: &str, reason: &Reason, group: &[Unread<'_>], example: &Unread<'_>) -> String {
+    let size = example
+        .bytes
+        .map_or_else(String::new, |number| format!(" ({})", bytes(number)));
+    let mut told = vec![format!(
+        "{} on {} arrived and {} never read{size}; the one that waited longest lay there for {}.",
+        count(group.len() as u64, "request", "requests"),
+        count(group.len() as u64, "connection", "connections"),
+        if group.len() == 1 { "was" } else { "were" },
+        seconds(
+            group
+                .iter()
+                .map(|unread| unread.waited)
+                .max()
+                .unwrap_or_default()
+        ),
+    )];
+    told.push(match reason {
+        Reason::Stopped(why) | Reason::Loop(why) => why.clone(),
+        Reason::Silent => format!(
+            "No call of {who} moved a byte on any connection since: it is stopped (SIGSTOP, a debugger, a frozen cgroup), or stuck as a whole."
+        ),
+        Reason::Busy => format!("{who} reads other connections meanwhile, so it runs, and is slow to come to these."),
+    });
+    let gave_up = group.iter().filter(|unread| unread.given_up).count() as u64;
+    if gave_up > 0 {
+        told.push(format!("{} gave up.", count(gave_up, "client", "clients")));
+    }
+    told.join(" ")
+}
+
+fn advice(reason: &Reason, connection: &Connection) -> Vec<String> {
+    let (pid, port) = (connection.pid, connection.local.port());
+    vec![match reason {
+        Reason::Stopped(_) | Reason::Silent => format!(
+            "See its state: grep State /proc/{pid}/status. T is stopped (kill -CONT {pid} lets it go on, if nobody debugs it), D waits for a disk or a mount."
+        ),
+        Reason::Loop(_) => format!(
+            "Let the accept loop of port {port} do nothing but Accept and start a goroutine; see what it waits for: gopulse goroutines --pid {pid}."
+        ),
+        Reason::Busy => format!(
+            "Serve connections of port {port} side by side, or with more workers: they wait for one another."
+        ),
+    }]
+}
+
+fn evidence(model: &Model, example: &Unread<'_>) -> Vec<Evidence> {
+    let connection = example.connection;
+    let who = model.owner(connection);
+    let mut timeline = Timeline::of(model);
+    timeline.add(
+        connection.opened,
+        "connect",
+        format!("{} is connected to {}", connection.remote, connection.local),
+    );
+    timeline.add(
+        example.since,
+        "arrival",
+        format!("its request lies in the socket; {who} does not read it"),
+    );
+    timeline.add_if(connection.peer_left(), "left", || {
+        format!("{} leaves without an answer", connection.remote)
+    });
+    if connection.closed.is_none() {
+        timeline.add(
+            model.now(),
+            "waiting",
+            "still unread at the end of the window".into(),
+        );
+    }
+    timeline.evidence()
+}

@@ -1,0 +1,200 @@
+//! What the model tells whoever asks it.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use crate::event::{
+    self, BootInstant, Frame, Goroutine, Pid, Role, SocketId, Source, StackId, Unseen,
+};
+
+use super::{
+    Connection, Group, Model, Peer, Process, Queue, Table, Taken, TimeoutCheck, Traffic,
+    Whereabouts,
+};
+
+impl Model {
+    /// Where the events come from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The end of the window, or how far it has come.
+    #[must_use]
+    pub fn now(&self) -> BootInstant {
+        self.ended.unwrap_or(self.now)
+    }
+
+    /// How long was watched.
+    #[must_use]
+    pub fn watched(&self) -> Duration {
+        self.now().since(self.source.started)
+    }
+
+    /// Every process, by its id.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
+    }
+
+    /// One process.
+    #[must_use]
+    pub fn process(&self, pid: Pid) -> Option<&Process> {
+        self.processes.get(&pid)
+    }
+
+    /// The name of a process, for people.
+    #[must_use]
+    pub fn name(&self, pid: Pid) -> String {
+        self.process(pid)
+            .map_or_else(|| unnamed(pid), |p| p.about.comm.clone())
+    }
+
+    /// Who owns this end of a connection, for people: the process; in a packet capture, which shows none,
+    /// the address that serves, or the host that asks.
+    #[must_use]
+    pub fn owner(&self, connection: &Connection) -> String {
+        if event::is_host(connection.pid) && connection.role == Role::Server {
+            connection.local.to_string()
+        } else {
+            self.name(connection.pid)
+        }
+    }
+
+    /// The frames of a stack, innermost first; none where it was never told.
+    #[must_use]
+    pub fn frames(&self, stack: Option<StackId>) -> &[Frame] {
+        stack
+            .and_then(|id| self.stacks.get(&id))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Every connection still kept, in the order of their first sight.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter()
+    }
+
+    /// One connection.
+    #[must_use]
+    pub fn connection(&self, socket: SocketId) -> Option<&Connection> {
+        self.connections.get(socket)
+    }
+
+    /// The same connection as its other end saw it, where that is on this host and traced.
+    #[must_use]
+    pub fn other_end(&self, connection: &Connection) -> Option<&Connection> {
+        self.connection(connection.other_end?)
+    }
+
+    /// How many connections are no longer kept one by one.
+    #[must_use]
+    pub fn connections_left_out(&self) -> u64 {
+        self.connections.left_out()
+    }
+
+    /// How many connections and exchanges that had gone wrong are no longer kept one by one. Above
+    /// zero, the counts in findings are lower bounds.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.connections.forgotten()
+    }
+
+    /// All that processes asked and served, whether or not it is still kept one by one.
+    #[must_use]
+    pub fn traffic(&self) -> BTreeMap<Peer, Traffic> {
+        self.connections.traffic()
+    }
+
+    /// The times at which `net/http` looked whether `Client.Timeout` had passed, oldest first.
+    pub fn timeout_checks(&self) -> impl Iterator<Item = &TimeoutCheck> {
+        self.decisions.checks()
+    }
+
+    /// The stacks at which `pid` asked its transport for connections to `remote`, with how often, as far
+    /// as seen; innermost frames first.
+    pub fn callers(&self, pid: Pid, remote: SocketAddr) -> impl Iterator<Item = (&[Frame], u64)> {
+        self.dials
+            .callers(pid, remote)
+            .map(|(stack, number)| (self.frames(Some(stack)), number))
+    }
+
+    /// When a server of `pid` was first told to end (`http.Server.Shutdown` or `Close`).
+    #[must_use]
+    pub fn shut_down(&self, pid: Pid) -> Option<BootInstant> {
+        self.shutdowns.get(&pid).copied()
+    }
+
+    /// The queue of every listening socket.
+    pub fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.resources.queues()
+    }
+
+    /// The file descriptors of every process of which they are known.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.resources.tables()
+    }
+
+    /// Every goroutine snapshot, by process and time.
+    pub fn snapshots(&self) -> impl Iterator<Item = &Taken> {
+        self.goroutines.taken()
+    }
+
+    /// Where the goroutines of each process are, by its last snapshot; the largest group first.
+    #[must_use]
+    pub fn goroutine_groups(&self) -> Vec<Group> {
+        self.goroutines.groups()
+    }
+
+    /// Where goroutine `id` of `pid` was in its process's last snapshot.
+    #[must_use]
+    pub fn whereabouts(&self, pid: Pid, id: u64) -> Option<Whereabouts<'_>> {
+        self.goroutines.whereabouts(pid, id)
+    }
+
+    /// The last look at goroutine `id` of `pid` between two moments, and its time, among those told
+    /// without a connection.
+    #[must_use]
+    pub fn look(
+        &self,
+        pid: Pid,
+        id: u64,
+        from: BootInstant,
+        to: BootInstant,
+    ) -> Option<(BootInstant, &Goroutine)> {
+        self.looks
+            .iter()
+            .rev()
+            .find(|(at, of, goroutine)| {
+                *of == pid && goroutine.id == id && (from..=to).contains(at)
+            })
+            .map(|(at, _, goroutine)| (*at, goroutine))
+    }
+
+    /// Records lost, by probe; only those that lost any.
+    #[must_use]
+    pub fn losses(&self) -> BTreeMap<&str, u64> {
+        self.losses
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(probe, count)| (probe.as_str(), *count))
+            .collect()
+    }
+
+    /// What could not be seen.
+    #[must_use]
+    pub fn unseen(&self) -> &[Unseen] {
+        &self.unseen
+    }
+
+    /// Facts about sockets whose opening was never told: records were lost, or came far too late.
+    #[must_use]
+    pub fn strays(&self) -> u64 {
+        self.early.strays()
+    }
+}
+
+fn unnamed(pid: Pid) -> String {
+    if event::is_host(pid) {
+        "one of many hosts".to_owned()
+    } else {
+        format!("process {pid}")
+    }
+}
