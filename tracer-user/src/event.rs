@@ -9,6 +9,12 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+mod host;
+mod scheduler;
+
+pub use host::{Host, Memory, Neighbours, Pressures, Quota, Runtime};
+pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
+
 /// A point on the boot clock (`CLOCK_BOOTTIME`): nanoseconds since the host booted, suspension included.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -207,6 +213,22 @@ pub enum Fact {
     },
     /// Something could not be seen.
     Unseen(Unseen),
+    /// What a target's thread did on the scheduler so far.
+    Thread(Thread),
+    /// A runnable thread got a CPU after a long wait.
+    Waited(Waited),
+    /// A CPU went from one thread to another; only with the whole timeline.
+    Switched(Switch),
+    /// A target was running when the profiler's clock ticked.
+    Sampled(Sample),
+    /// The host's figures.
+    Host(Host),
+    /// Who else had the CPUs.
+    Neighbours(Neighbours),
+    /// The CPU quota of a target.
+    Quota(Quota),
+    /// What a target's Go runtime says of itself.
+    Runtime(Runtime),
 }
 
 /// A traced process.

@@ -90,6 +90,16 @@ pub enum Rule {
     FdExhaustion,
     /// Short connections are opened over and over where one would do.
     ConnectionChurn,
+    /// Threads are switched so often, or for so short, that it costs the requests.
+    SchedulerThrash,
+    /// Runnable threads waited for a CPU.
+    RunQueueDelay,
+    /// The quota of the cgroup stopped the process.
+    CpuThrottled,
+    /// The Go runtime's timers eat the CPU.
+    TimerAbuse,
+    /// Garbage collection costs the requests.
+    GcPressure,
 }
 
 /// How much harm is done. Ordered: the worst is the greatest.

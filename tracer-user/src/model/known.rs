@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::event::{
-    self, BootInstant, Frame, Goroutine, Pid, Role, SocketId, Source, StackId, Unseen,
+    self, BootInstant, Frame, Goroutine, Host, Neighbours, Pid, Quota, Role, Runtime, SocketId,
+    Source, StackId, Thread, Unseen,
 };
 
 use super::{
-    Connection, Group, Model, Peer, Process, Queue, Table, Taken, TimeoutCheck, Traffic,
-    Whereabouts,
+    Connection, Course, Group, Model, Peer, Place, Process, Queue, Sampled, Table, Taken,
+    TimeoutCheck, Traffic, Wait, Whereabouts,
 };
 
 impl Model {
@@ -166,6 +167,63 @@ impl Model {
                 *of == pid && goroutine.id == id && (from..=to).contains(at)
             })
             .map(|(at, _, goroutine)| (*at, goroutine))
+    }
+
+    /// Threads of the targets, ended ones among them, by process and id.
+    pub fn threads(&self) -> impl Iterator<Item = &Thread> {
+        self.scheduler.threads()
+    }
+
+    /// For each process the sum of its threads that ended and are no longer kept one by one; `tid` and
+    /// `comm` are those of one of them.
+    pub fn threads_gone(&self) -> impl Iterator<Item = &Thread> {
+        self.scheduler.gone()
+    }
+
+    /// Waits of `pid`'s threads for a CPU that stood out, in the order of their ends.
+    pub fn waits(&self, pid: Pid) -> impl Iterator<Item = &Wait> {
+        self.scheduler.waits(pid)
+    }
+
+    /// How many waits are no longer kept.
+    #[must_use]
+    pub fn waits_forgotten(&self) -> u64 {
+        self.scheduler.forgotten()
+    }
+
+    /// Where `pid` spent its CPU time: every place with its number of samples, each standing for
+    /// [`TICK`](super::TICK); in no order.
+    pub fn places(&self, pid: Pid) -> impl Iterator<Item = (Place, u64)> {
+        self.profile.places(pid)
+    }
+
+    /// Samples of running targets, oldest first; of a long window the last ones.
+    pub fn samples(&self) -> impl Iterator<Item = &Sampled> {
+        self.profile.samples()
+    }
+
+    /// The host's figures over the window; `None` where nobody read them.
+    #[must_use]
+    pub fn host(&self) -> Option<&Course<Host>> {
+        self.surroundings.host.as_ref()
+    }
+
+    /// Who else had the host's CPUs.
+    #[must_use]
+    pub fn neighbours(&self) -> Option<&Neighbours> {
+        self.surroundings.neighbours.as_ref()
+    }
+
+    /// The CPU quota of `pid`'s cgroup over the window.
+    #[must_use]
+    pub fn quota(&self, pid: Pid) -> Option<&Course<Quota>> {
+        self.surroundings.quotas.get(&pid)
+    }
+
+    /// What the Go runtime of `pid` said of itself over the window.
+    #[must_use]
+    pub fn runtime(&self, pid: Pid) -> Option<&Course<Runtime>> {
+        self.surroundings.runtimes.get(&pid)
     }
 
     /// Records lost, by probe; only those that lost any.

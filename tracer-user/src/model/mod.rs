@@ -13,6 +13,7 @@ use crate::event::{
 
 mod connection;
 mod connections;
+mod course;
 mod decisions;
 mod dials;
 mod dumps;
@@ -22,21 +23,27 @@ mod goroutines;
 mod known;
 mod pace;
 mod pairing;
+mod profile;
 mod resources;
+mod scheduler;
 #[cfg(test)]
 pub(crate) mod story;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
 pub use connection::{ConnectFailed, Connection, Deadline, Decided, End, LocalClosed};
+pub use course::Course;
 pub use decisions::{DECISION_TO_CLOSE, TimeoutCheck};
 pub use dumps::Fit;
 pub use exchange::Exchange;
 pub use goroutines::{Group, Taken, Whereabouts};
 pub use pace::{Kind, Pace, Paces};
 pub use pairing::{Asking, PairedBy, Pairing, Served};
+pub use profile::{Place, Sampled, TICK};
 pub use resources::{Queue, Table};
+pub use scheduler::Wait;
 pub use traffic::{Peer, Sizes, Tally, Traffic};
 
 use connections::Connections;
@@ -44,7 +51,10 @@ use decisions::Decisions;
 use dials::Dials;
 use early::Early;
 use goroutines::Goroutines;
+use profile::Profile;
 use resources::Resources;
+use scheduler::Scheduler;
+use surroundings::Surroundings;
 
 /// Different things that could not be seen, kept; a source tells a few.
 const UNSEEN: usize = 256;
@@ -67,6 +77,9 @@ pub struct Model {
     shutdowns: BTreeMap<Pid, BootInstant>,
     goroutines: Goroutines,
     resources: Resources,
+    scheduler: Scheduler,
+    profile: Profile,
+    surroundings: Surroundings,
     losses: BTreeMap<String, u64>,
     unseen: Vec<Unseen>,
     early: Early,
@@ -98,6 +111,9 @@ impl Model {
             shutdowns: BTreeMap::new(),
             goroutines: Goroutines::default(),
             resources: Resources::default(),
+            scheduler: Scheduler::default(),
+            profile: Profile::default(),
+            surroundings: Surroundings::default(),
             losses: BTreeMap::new(),
             unseen: Vec::new(),
             early: Early::default(),
@@ -131,6 +147,15 @@ impl Model {
             Fact::Listening(listening) => self.resources.listening(at, *listening),
             Fact::Descriptors(descriptors) => self.resources.descriptors(at, descriptors),
             Fact::Decision(decision) => self.decided(at, decision),
+            Fact::Thread(thread) => self.scheduler.thread(thread),
+            Fact::Waited(waited) => self.scheduler.waited(at, waited),
+            Fact::Sampled(sample) => self.profile.take(at, *sample),
+            Fact::Host(host) => self.surroundings.host(at, host),
+            Fact::Neighbours(told) => self.surroundings.neighbours = Some(told.clone()),
+            Fact::Quota(quota) => self.surroundings.quota(at, quota),
+            Fact::Runtime(runtime) => self.surroundings.runtime(at, runtime),
+            // The timeline is for those who draw it: the sums tell the rest.
+            Fact::Switched(_) => {}
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot.clone()),
             Fact::Lost { probe, count } => {
                 let known = self.losses.entry(probe.clone()).or_default();
@@ -324,6 +349,14 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Decision(_)
         | Fact::Goroutines(_)
         | Fact::Lost { .. }
-        | Fact::Unseen(_) => None,
+        | Fact::Unseen(_)
+        | Fact::Thread(_)
+        | Fact::Waited(_)
+        | Fact::Switched(_)
+        | Fact::Sampled(_)
+        | Fact::Host(_)
+        | Fact::Neighbours(_)
+        | Fact::Quota(_)
+        | Fact::Runtime(_) => None,
     }
 }

@@ -7,11 +7,10 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::event::{BootInstant, Descriptors, Listening, Pid};
 
+use super::Course;
+
 /// Listening sockets and processes kept; a host has some hundreds.
 const MOST: usize = 16_384;
-
-/// Moments kept of each process's course; when there are more, every second one goes.
-const COURSE: usize = 64;
 
 /// The queue of a listening socket over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,38 +44,15 @@ pub struct Table {
     pub last: (BootInstant, Descriptors),
     /// When a call was first told to have failed for want of one.
     pub refused: Option<BootInstant>,
-    /// How many were open, over time; thinned out evenly.
-    course: Vec<(BootInstant, u64)>,
-    /// How often they were told, and of how many tellings one is in the course.
-    told: u64,
-    every: u64,
+    /// How many were open.
+    course: Course<u64>,
 }
 
 impl Table {
     /// How many were open at `at`, as far as told; `None` before the first time.
     #[must_use]
     pub fn open_at(&self, at: BootInstant) -> Option<u64> {
-        if at >= self.last.0 {
-            return Some(self.last.1.open);
-        }
-        let told = self.course.partition_point(|(when, _)| *when <= at);
-        let (_, open) = self.course.get(told.checked_sub(1)?)?;
-        Some(*open)
-    }
-
-    fn go_on(&mut self, at: BootInstant, open: u64) {
-        if self.course.len() >= COURSE {
-            let mut stays = false;
-            self.course.retain(|_| {
-                stays = !stays;
-                stays
-            });
-            self.every *= 2;
-        }
-        if self.told.is_multiple_of(self.every) {
-            self.course.push((at, open));
-        }
-        self.told += 1;
+        self.course.at(at).copied()
     }
 }
 
@@ -116,11 +92,9 @@ impl Resources {
             fullest: (at, told.clone()),
             last: (at, told.clone()),
             refused: None,
-            course: Vec::new(),
-            told: 0,
-            every: 1,
+            course: Course::new(at, told.open),
         });
-        table.go_on(at, told.open);
+        table.course.go_on(at, told.open);
         let mut told = told.clone();
         if told.held.is_empty() {
             told.held.clone_from(&table.last.1.held);
@@ -140,34 +114,5 @@ impl Resources {
 
     pub(super) fn tables(&self) -> impl Iterator<Item = &Table> {
         self.tables.values()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(open: u64) -> Descriptors {
-        Descriptors {
-            pid: 7,
-            open,
-            limit: 1024,
-            refused: None,
-            held: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_course_of_descriptors_stays_small_and_true() {
-        let mut resources = Resources::default();
-        for second in 0..1_000 {
-            resources.descriptors(BootInstant(second), &told(second));
-        }
-        let table = resources.tables().next().unwrap();
-        assert!(table.course.len() <= COURSE);
-        assert_eq!(table.open_at(BootInstant(2_000)), Some(999));
-        let middle = table.open_at(BootInstant(500)).unwrap();
-        assert!((460..=500).contains(&middle), "{middle}");
-        assert_eq!(table.first.1.open, 0);
     }
 }

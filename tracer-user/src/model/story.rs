@@ -12,10 +12,16 @@ use super::Model;
 
 mod asked;
 mod resources;
+mod scheduling;
 mod transfer;
 
 pub(crate) use asked::Asked;
 pub(crate) use resources::goroutine;
+#[expect(
+    unused_imports,
+    reason = "the rules of the scheduler tell their stories with it"
+)]
+pub(crate) use scheduling::thread;
 pub(crate) use transfer::silence;
 
 /// When the window begins on the boot clock.

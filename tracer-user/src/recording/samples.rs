@@ -87,6 +87,55 @@ pub(super) fn exchange() -> Fact {
     })
 }
 
+fn thread() -> Thread {
+    Thread {
+        pid: 2585,
+        tid: 2590,
+        comm: "gateway".to_owned(),
+        since: BootInstant(5_000_000_000),
+        ended: false,
+        on_cpu: Duration::from_millis(10),
+        woken: Duration::from_millis(2),
+        preempted: Duration::from_millis(1),
+        throttled: Duration::ZERO,
+        sleeping: Duration::from_millis(980),
+        uninterruptible: Duration::from_millis(7),
+        voluntary: 40,
+        involuntary: 3,
+        migrations: 2,
+        slices: Histogram(vec![0, 40, 3]),
+        waits: Histogram(vec![43]),
+    }
+}
+
+fn host() -> Host {
+    Host {
+        cpus: 2,
+        user: Duration::from_secs(60),
+        system: Duration::from_secs(20),
+        idle: Duration::from_secs(100),
+        io_wait: Duration::from_secs(1),
+        steal: Duration::ZERO,
+        runnable: 3,
+        blocked: 0,
+        switches: 4_000,
+        forks: 120,
+        load: [0.5, 0.25, 0.125],
+        memory: Memory {
+            total: 8 << 30,
+            available: 4 << 30,
+            swap_total: 0,
+            swap_free: 0,
+        },
+        swapped: (0, 0),
+        pressure: Some(Pressures {
+            cpu_some: Duration::from_millis(300),
+            memory: (Duration::ZERO, Duration::ZERO),
+            io: (Duration::from_millis(5), Duration::ZERO),
+        }),
+    }
+}
+
 /// In the order of [`Fact`]'s variants, a millisecond apart.
 pub(super) fn events() -> Vec<Event> {
     let socket = SocketId(3);
@@ -203,6 +252,57 @@ pub(super) fn events() -> Vec<Event> {
             what: "goroutines".to_owned(),
             why: "not a Go program".to_owned(),
             remedy: String::new(),
+        }),
+        Fact::Thread(thread()),
+        Fact::Waited(Waited {
+            pid: 2585,
+            tid: 2590,
+            goroutine: Some(34),
+            from: BootInstant(6_000_200_000),
+            why: Waiting::Preempted,
+            by: Some(Running {
+                pid: 77,
+                tid: 78,
+                comm: "ffmpeg".to_owned(),
+            }),
+        }),
+        Fact::Switched(Switch {
+            cpu: 1,
+            from: Some((2585, 2590)),
+            left: Left::Sleeping,
+            goroutine: None,
+            to: None,
+        }),
+        Fact::Sampled(Sample {
+            pid: 2585,
+            tid: 2590,
+            goroutine: Some(34),
+            stack,
+            kernel: None,
+        }),
+        Fact::Host(host()),
+        Fact::Neighbours(Neighbours {
+            busiest: vec![(77, "ffmpeg".to_owned(), Duration::from_millis(900))],
+        }),
+        Fact::Quota(Quota {
+            pid: 2585,
+            cgroup: "/system.slice/gateway.service".to_owned(),
+            quota: Some(Duration::from_millis(50)),
+            period: Duration::from_millis(100),
+            periods: 12,
+            throttled_periods: 3,
+            throttled: Duration::from_millis(120),
+        }),
+        Fact::Runtime(Runtime {
+            pid: 2585,
+            max_procs: Some(16),
+            max_procs_set: true,
+            adapts: false,
+            timers: Some(9),
+            collections: Some(4),
+            live_bytes: Some(4 << 20),
+            gc_percent: Some(100),
+            memory_limit: None,
         }),
     ];
     let start = source().started.0;

@@ -9,7 +9,8 @@
 //! with its end has count 1.
 //!
 //! postcard tells fields by their order alone. So any change to what an event consists of is a new
-//! format: raise [`FORMAT`].
+//! format: raise [`FORMAT`]. Where it only adds kinds of events at the end of [`Fact`](crate::event::Fact),
+//! older files are read on; otherwise raise [`OLDEST`] too.
 
 mod read;
 mod write;
@@ -21,8 +22,11 @@ use zerocopy::{
     little_endian::{U32, U64},
 };
 
-/// The version of the encoding of events and blocks.
-const FORMAT: u32 = 2;
+/// The version of the encoding of events and blocks: 3 adds what the scheduler and the host did.
+const FORMAT: u32 = 3;
+
+/// The oldest version of which every event is still one of today's.
+const OLDEST: u32 = 2;
 
 /// As PNG's: a byte that is no text, the name, and both kinds of line end, so that a transfer that
 /// changes text is noticed at once.

@@ -8,7 +8,7 @@ use std::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    super::RecordingError, BLOCK_LIMIT, BlockHeader, EVENT_LIMIT, FORMAT, FileHeader, MAGIC,
+    super::RecordingError, BLOCK_LIMIT, BlockHeader, EVENT_LIMIT, FORMAT, FileHeader, MAGIC, OLDEST,
 };
 use crate::event::{BootInstant, Event};
 
@@ -211,7 +211,7 @@ impl<R: Read> Iterator for EventReader<R> {
 
 fn check_format(found: u32, path: &Path) -> Result<(), RecordingError> {
     match found {
-        FORMAT => Ok(()),
+        OLDEST..=FORMAT => Ok(()),
         0 => Err(RecordingError::NotARecording {
             path: path.to_owned(),
             found: "there is no format 0".to_owned(),
