@@ -48,7 +48,7 @@ use grounds::scene::Scene;
 use wording::{count, join};
 
 /// Every rule; causes before what they may cause.
-const RULES: [fn(&Scene<'_>, &mut Docket); 17] = [
+const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     packet_loss::find,
     no_response::taken::find,
     close_wait_leak::find,
