@@ -76,6 +76,11 @@ impl Report {
         self.0["losses"]["events_lost"].as_u64()
     }
 
+    /// Packets that a capture lacks.
+    pub fn packets_lost(&self) -> Option<u64> {
+        self.0["losses"]["packets_lost"].as_u64()
+    }
+
     /// What the same incident must come to, live and from its recording.
     pub fn gist(&self) -> Vec<Gist> {
         self.findings()

@@ -105,17 +105,21 @@ struct Capturing {
 impl Capturing {
     /// Starts it with these arguments, as `command`; gives back when it listens.
     fn start(mut command: Command, arguments: &[&str], file: PathBuf) -> anyhow::Result<Self> {
-        // As root's, or tcpdump may not be allowed to write there.
+        // As root's, or tcpdump may not be allowed to write there. In immediate mode each packet takes a
+        // slot as long as the snap length: the default length and buffer have room for eight packets, these
+        // for more than a thousand of the longest that the loopback device has.
         command
-            .args(["-Z", "root", "-U", "--immediate-mode", "-w"])
+            .args(["-Z", "root", "-U", "--immediate-mode"])
+            .args(["-s", "65600", "-B", "131072", "-w"])
             .arg(&file);
         let mut tcpdump = Process::start(command.args(arguments))?;
         tcpdump.line("tcpdump: listening on ")?;
         Ok(Self { tcpdump, file })
     }
 
-    /// Ends it once nothing new has come for a moment, and gives the capture.
-    fn end(self) -> anyhow::Result<PathBuf> {
+    /// Ends it once nothing new has come for a moment, and gives the capture; `None` where it lacks
+    /// packets, because tcpdump could not keep up.
+    fn end(self) -> anyhow::Result<Option<PathBuf>> {
         let mut last = (0, Instant::now());
         wait::until("the end of the packets", Duration::from_secs(30), || {
             let now = fs::metadata(&self.file)?.len();
@@ -125,9 +129,38 @@ impl Capturing {
             Ok((last.1.elapsed() > Duration::from_millis(300)).then_some(()))
         })?;
         self.tcpdump.interrupt()?;
-        self.tcpdump.wait(Duration::from_secs(10))?;
-        Ok(self.file)
+        let said = self.tcpdump.wait(Duration::from_secs(10))?.stderr;
+        let dropped: u64 = said
+            .lines()
+            .find_map(|line| {
+                line.split_once(" packets dropped by kernel")?
+                    .0
+                    .parse()
+                    .ok()
+            })
+            .with_context(|| format!("tcpdump counts no dropped packets: {said}"))?;
+        Ok((dropped == 0).then_some(self.file))
     }
+}
+
+/// Lets a scenario happen until tcpdump keeps up with it: what a capture lacks, no diagnosis can find.
+fn until_captured<T>(mut scenario: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    for _ in 0..3 {
+        if let Some(captured) = scenario()? {
+            return Ok(captured);
+        }
+    }
+    anyhow::bail!(
+        "tcpdump dropped packets three times in a row: this machine is too busy to capture"
+    )
+}
+
+/// Nothing that anybody acknowledged lacks in a capture from which tcpdump dropped nothing.
+fn assert_lacks_nothing(capture: &Path) -> anyhow::Result<()> {
+    let path = capture.to_str().context("a path that is no text")?;
+    let report = gopulse::diagnose(&[path])?.report;
+    assert_eq!(report.packets_lost(), Some(0), "{}", report.titles());
+    Ok(())
 }
 
 fn assert_same_as_tshark(capture: &Path) -> anyhow::Result<BTreeMap<u32, Stream>> {
@@ -148,22 +181,27 @@ fn losses_and_reordering_are_counted_as_wireshark_counts_them() -> anyhow::Resul
     let mut upload = pair.far.command(services::program("upload")?);
     upload.args(["-listen", &address, "-large-delay", "1ms"]);
     let _upload = Service::run(&mut upload)?;
-    let directory = tempfile::tempdir()?;
-    let captures = [(&pair.near, "near"), (&pair.far, "far")].map(|(end, name)| {
-        let file = directory.path().join(name);
-        Capturing::start(end.command("tcpdump"), &["-i", "cable", "tcp"], file)
-    });
     for end in [&pair.near, &pair.far] {
         end.lose_tcp(draw.number(3..8))?;
     }
     let url = format!("http://{address}/upload");
-    for _ in 0..3 {
-        let mut client = pair.near.command(services::program("client")?);
-        services::upload_by(client.args(["-url", &url, "-n", "20", "-large-every", "1"]))?;
-    }
+    let directory = tempfile::tempdir()?;
+    let captures = until_captured(|| {
+        let [near, far] = [(&pair.near, "near"), (&pair.far, "far")].map(|(end, name)| {
+            let file = directory.path().join(name);
+            Capturing::start(end.command("tcpdump"), &["-i", "cable", "tcp"], file)
+        });
+        let (near, far) = (near?, far?);
+        for _ in 0..3 {
+            let mut client = pair.near.command(services::program("client")?);
+            services::upload_by(client.args(["-url", &url, "-n", "20", "-large-every", "1"]))?;
+        }
+        Ok(near.end()?.zip(far.end()?).map(<[PathBuf; 2]>::from))
+    })?;
     let mut seen = Vec::new();
     for capture in captures {
-        seen.extend(assert_same_as_tshark(&capture?.end()?)?.into_values());
+        assert_lacks_nothing(&capture)?;
+        seen.extend(assert_same_as_tshark(&capture)?.into_values());
     }
     let sum = |count: fn(&Stream) -> u32| seen.iter().map(count).sum::<u32>();
     assert!(sum(|stream| stream.retransmissions) > 0, "{seen:?}");
@@ -179,28 +217,31 @@ fn a_reader_that_stops_closes_its_window() -> anyhow::Result<()> {
         return Ok(());
     };
     let pause = Draw::new(name).millis(700..1_500);
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let port = listener.local_addr()?.port().to_string();
     let directory = tempfile::tempdir()?;
-    let capture = Capturing::start(
-        Command::new("tcpdump"),
-        &["-i", "lo", "tcp", "port", &port],
-        directory.path().join("capture"),
-    )?;
-    let address = listener.local_addr()?;
-    let reader = thread::spawn(move || -> io::Result<u64> {
-        let (mut stream, _) = listener.accept()?;
-        stream.read_exact(&mut [0; 1_000])?;
-        thread::sleep(pause);
-        io::copy(&mut stream, &mut io::sink())
-    });
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(&vec![b'x'; 16 << 20])?;
-    drop(stream);
-    reader
-        .join()
-        .map_err(|_| anyhow::anyhow!("the reader failed"))??;
-    let streams = assert_same_as_tshark(&capture.end()?)?;
+    let capture = until_captured(|| {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let capturing = Capturing::start(
+            Command::new("tcpdump"),
+            &["-i", "lo", "tcp", "port", &address.port().to_string()],
+            directory.path().join("capture"),
+        )?;
+        let reader = thread::spawn(move || -> io::Result<u64> {
+            let (mut stream, _) = listener.accept()?;
+            stream.read_exact(&mut [0; 1_000])?;
+            thread::sleep(pause);
+            io::copy(&mut stream, &mut io::sink())
+        });
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(&vec![b'x'; 16 << 20])?;
+        drop(stream);
+        reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reader failed"))??;
+        capturing.end()
+    })?;
+    assert_lacks_nothing(&capture)?;
+    let streams = assert_same_as_tshark(&capture)?;
     let stream = streams.values().next().context("no connection")?;
     assert!(stream.zero_windows > 0, "{stream:?}");
     assert!(stream.windows_full > 0, "{stream:?}");
@@ -221,6 +262,10 @@ struct Incident {
 
 impl Incident {
     fn happen(draw: &mut Draw, interface: &str) -> anyhow::Result<Self> {
+        until_captured(|| Self::happen_once(draw, interface))
+    }
+
+    fn happen_once(draw: &mut Draw, interface: &str) -> anyhow::Result<Option<Self>> {
         let patience = draw.millis(500..1_000);
         let delay = patience + draw.millis(300..600);
         let profiled = ["-pprof", "127.0.0.1:0"];
@@ -234,7 +279,7 @@ impl Incident {
         let mut gateway = Service::start("gateway", &[&profiled[..], &arguments].concat())?;
         let directory = tempfile::tempdir()?;
         let filter = format!("tcp port {} or tcp port {}", upload.port(), gateway.port());
-        let capture = Capturing::start(
+        let capturing = Capturing::start(
             Command::new("tcpdump"),
             &["-i", interface, &filter],
             directory.path().join("capture"),
@@ -242,13 +287,11 @@ impl Incident {
         let url = format!("http://{}/upload", gateway.address);
         let client =
             thread::spawn(move || services::upload(&url, &["-n", "6", "-large-every", "3"]));
-        let mut dumps = Vec::new();
-        for service in [&mut gateway, &mut upload] {
+        let dump_of = |service: &mut Service| -> anyhow::Result<PathBuf> {
             let pprof = service.process.line("pprof ")?;
             let dump = directory
                 .path()
                 .join(format!("goroutines-{}", service.port()));
-            // Until the dump shows a request that waits: not one that happens to pass.
             wait::until("a request in flight", Duration::from_secs(5), || {
                 let url = format!("http://{pprof}/debug/pprof/goroutine?debug=2");
                 let text = succeed(Command::new("curl").args(["-s", &url]))?;
@@ -266,15 +309,22 @@ impl Incident {
                     .transpose()
                     .map_err(Into::into)
             })?;
-            dumps.push(dump);
-        }
+            Ok(dump)
+        };
+        // The upstream first: it sleeps over a request that goes on waiting. Small ones only pass through the
+        // gateway, and a dump that catches one of them shows a wait that no finding is about.
+        let of_upload = dump_of(&mut upload)?;
+        let dumps = [dump_of(&mut gateway)?, of_upload];
         let outcomes = client
             .join()
             .map_err(|_| anyhow::anyhow!("the client failed"))??;
-        Ok(Self {
-            capture: capture.end()?,
+        let Some(capture) = capturing.end()? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            capture,
             _directory: directory,
-            dumps: dumps.try_into().map_err(|_| anyhow::anyhow!("two dumps"))?,
+            dumps,
             upstream,
             gateway: gateway.address.to_string(),
             patience,
@@ -282,7 +332,7 @@ impl Incident {
                 .iter()
                 .filter(|outcome| outcome.status != 200)
                 .count() as u64,
-        })
+        }))
     }
 
     fn diagnose(&self, dumps: &[&Path]) -> anyhow::Result<Verdict> {
@@ -298,6 +348,7 @@ impl Incident {
 
     fn assert_told(&self, verdict: &Verdict) -> anyhow::Result<()> {
         let report = &verdict.report;
+        assert_eq!(report.packets_lost(), Some(0), "{}", report.titles());
         let found = report.only("proxy-timeout")?;
         assert_eq!(found.comm(), self.gateway, "{}", report.titles());
         assert!(found.mentions(&self.upstream), "{found:?}");

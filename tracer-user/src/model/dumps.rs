@@ -17,6 +17,10 @@ use super::{Asking, Connection, Exchange, Model, Served};
 /// A request that took so long may be what somebody took a dump for, where its time is not known.
 const LONG: Duration = Duration::from_millis(200);
 
+/// A file carries the time of the tick before it was written (`ktime_get_coarse_real_ts64`), and the slowest
+/// kernels tick a hundred times a second.
+const TICK: Duration = Duration::from_millis(10);
+
 /// Requests that one dump is shown for.
 const SHOWN_FOR: usize = 16;
 
@@ -124,7 +128,7 @@ impl Model {
     ) -> bool {
         let over = self.over(connection, exchange);
         match taken {
-            Some(taken) => exchange.started <= taken && taken <= over,
+            Some(taken) => exchange.started.since(taken) <= TICK && taken <= over,
             None => over.since(exchange.started) >= LONG,
         }
     }

@@ -94,6 +94,12 @@ impl Connection {
         self.handshake
     }
 
+    /// Packets of it that the capture lacks, at least, as known at `at`, in nanoseconds.
+    pub(super) fn lacking(&mut self, at: u64) -> u64 {
+        let lacking = |side: &mut Side| u64::from(side.holes.lacking(at));
+        self.sides.iter_mut().map(lacking).sum()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.stage == Stage::Closed
     }
@@ -140,6 +146,9 @@ impl Connection {
     #[inline]
     pub(super) fn take(&mut self, segment: &Segment<'_>, tell: &mut Teller) -> bool {
         let (own, other) = pair(&mut self.sides, segment.from_high);
+        // A copy is as good as the packet where the capture lacks that.
+        own.holes.sent(segment);
+        other.holes.acknowledged(segment);
         if own.copies.is_copy(segment, &own.direction) {
             self.counts.copies += 1;
             return false;

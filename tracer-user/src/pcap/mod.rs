@@ -17,6 +17,7 @@ mod copies;
 mod error;
 pub mod file;
 mod frames;
+mod holes;
 mod input;
 pub mod segment;
 pub mod sequence;
@@ -149,19 +150,26 @@ impl Capture {
                 remedy: "copy it once more from where it was made".to_owned(),
             });
         }
+        let lacking = tracker.lacking();
         let events = tracker.events();
         events.extend(unseen.into_iter().map(|unseen| Event {
             at,
             fact: Fact::Unseen(unseen),
         }));
-        if self.reader.dropped() > 0 {
-            events.push(Event {
-                at,
-                fact: Fact::Lost {
-                    probe: "packets (the capture's own count)".to_owned(),
-                    count: self.reader.dropped(),
-                },
-            });
+        let dropped = self.reader.dropped();
+        // What was acknowledged and lacks is most likely among what was dropped.
+        let more = lacking.saturating_sub(dropped);
+        for (probe, count) in [
+            ("packets (the capture's own count)", dropped),
+            ("packets (acknowledged, but not in the capture)", more),
+        ] {
+            if count > 0 {
+                let probe = probe.to_owned();
+                events.push(Event {
+                    at,
+                    fact: Fact::Lost { probe, count },
+                });
+            }
         }
         hand_on(events);
         Ok(Read {

@@ -2,6 +2,7 @@
 
 use super::{
     copies::Copies,
+    holes::Holes,
     sequence::{Direction, before},
     silence::Silence,
     turns::Wire,
@@ -11,6 +12,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Side {
     pub(super) direction: Direction,
+    pub(super) holes: Holes,
     pub(super) silence: Silence,
     pub(super) copies: Copies,
     pub(super) trip: Trip,

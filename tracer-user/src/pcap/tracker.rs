@@ -64,6 +64,7 @@ pub struct Tracker {
     streams: u32,
     crowd: usize,
     let_go: u64,
+    lacking: u64,
     teller: Teller,
     /// Told of each connection that is no longer followed.
     each: Option<Box<dyn FnMut(Stream)>>,
@@ -90,7 +91,7 @@ impl Tracker {
         let slot = match self.find(&segment.key) {
             Some(slot) if !self.is_over_for(slot, segment) => slot,
             Some(slot) => {
-                self.let_go(slot);
+                self.let_go(slot, segment.at);
                 self.add(segment)
             }
             None => self.add(segment),
@@ -106,7 +107,7 @@ impl Tracker {
                 && let Some((slot, stream)) = self.closed.pop_front()
                 && self.holds(slot, stream)
             {
-                self.let_go(slot);
+                self.let_go(slot, segment.at);
             }
         }
     }
@@ -140,12 +141,19 @@ impl Tracker {
         self.let_go
     }
 
+    /// How many packets the capture lacks, at least: they were acknowledged. Known at the end.
+    #[must_use]
+    pub fn lacking(&self) -> u64 {
+        self.lacking
+    }
+
     /// The capture is over at `at`, in nanoseconds since the Unix epoch: tells what is under way.
     pub fn end(&mut self, at: u64) {
         let now = Moment { at, frame: 0 };
         let mut slots = std::mem::take(&mut self.slots);
         for connection in slots.iter_mut().flatten() {
             connection.tell_rest(now, &mut self.teller);
+            self.lacking += connection.lacking(at);
             self.tell_stream(connection);
         }
         self.table.clear();
@@ -209,8 +217,8 @@ impl Tracker {
         slot
     }
 
-    /// Forgets a connection; one that was still open is told as over with its last packet.
-    fn let_go(&mut self, slot: u32) {
+    /// Forgets a connection at `now`; one that was still open is told as over with its last packet.
+    fn let_go(&mut self, slot: u32, now: u64) {
         let Some(mut connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
             return;
         };
@@ -224,6 +232,7 @@ impl Tracker {
         if !connection.is_closed() {
             connection.time_out(&mut self.teller);
         }
+        self.lacking += connection.lacking(now);
         self.tell_stream(&connection);
     }
 
@@ -258,7 +267,7 @@ impl Tracker {
             let dead = (unanswered && idle >= SYN_PATIENCE) || (!closed && idle >= IDLE);
             if dead || (full && place < too_many) {
                 self.let_go += u64::from(!closed && !unanswered);
-                self.let_go(slot);
+                self.let_go(slot, now);
             }
         }
         self.crowd = (self.table.len() * 2).clamp(CROWD, MOST);

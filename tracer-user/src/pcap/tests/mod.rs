@@ -2,6 +2,7 @@
 
 mod faults;
 mod files;
+mod holes;
 mod links;
 mod stories;
 
