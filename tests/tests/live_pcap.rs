@@ -260,6 +260,23 @@ struct Incident {
     failed: u64,
 }
 
+/// A request that waits longer is none of the small ones, which only pass by.
+const LONG: Duration = Duration::from_millis(50);
+
+/// The goroutine (`goroutine 34`) that waits in a dump for the upstream, or sleeps over a large upload.
+fn who_waits(dump: &str) -> Option<&str> {
+    let waits = [
+        ("[select", "persistConn).roundTrip"),
+        ("[sleep", "Archive).store"),
+    ];
+    let waiting = dump.split("\n\n").find(|goroutine| {
+        waits
+            .iter()
+            .any(|(state, frame)| goroutine.contains(state) && goroutine.contains(frame))
+    })?;
+    waiting.split(" [").next()
+}
+
 impl Incident {
     fn happen(draw: &mut Draw, interface: &str) -> anyhow::Result<Self> {
         until_captured(|| Self::happen_once(draw, interface))
@@ -292,29 +309,23 @@ impl Incident {
             let dump = directory
                 .path()
                 .join(format!("goroutines-{}", service.port()));
+            let mut since = None;
             wait::until("a request in flight", Duration::from_secs(5), || {
                 let url = format!("http://{pprof}/debug/pprof/goroutine?debug=2");
                 let text = succeed(Command::new("curl").args(["-s", &url]))?;
-                let waits = [
-                    ("[select", "persistConn).roundTrip"),
-                    ("[sleep", "Archive).store"),
-                ];
-                let found = text.split("\n\n").any(|goroutine| {
-                    waits.iter().any(|(state, frame)| {
-                        goroutine.contains(state) && goroutine.contains(frame)
-                    })
-                });
-                found
-                    .then(|| fs::write(&dump, &text))
+                let waiting = who_waits(&text).map(str::to_owned);
+                if waiting.is_none() || since.as_ref().map(|(who, _)| who) != waiting.as_ref() {
+                    since = waiting.map(|who| (who, Instant::now()));
+                    return Ok(None);
+                }
+                let long = since.as_ref().is_some_and(|(_, at)| at.elapsed() > LONG);
+                long.then(|| fs::write(&dump, &text))
                     .transpose()
                     .map_err(Into::into)
             })?;
             Ok(dump)
         };
-        // The upstream first: it sleeps over a request that goes on waiting. Small ones only pass through the
-        // gateway, and a dump that catches one of them shows a wait that no finding is about.
-        let of_upload = dump_of(&mut upload)?;
-        let dumps = [dump_of(&mut gateway)?, of_upload];
+        let dumps = [dump_of(&mut gateway)?, dump_of(&mut upload)?];
         let outcomes = client
             .join()
             .map_err(|_| anyhow::anyhow!("the client failed"))??;
