@@ -1,8 +1,8 @@
 //! What requests met with on the scheduler while their server worked on them.
 //!
 //! In come the exchange as the server's end saw it, the waits of the process's threads and the samples
-//! of who ran; out come three sets of moments that overlap nowhere: stopped by the quota, waiting for a
-//! CPU, running. Waits that befell the goroutine (outside Go: the thread) that served the request are
+//! of who ran; out come sets of moments that overlap nowhere: stopped by the quota, waiting for a CPU,
+//! running, queueing in Go's own scheduler. Waits that befell the goroutine (outside Go: the thread) that served the request are
 //! its own. Others are inferred, and only where something waited to be done for the request and was done
 //! right after: where in doubt, a wait belongs to nobody. Time on CPU is an estimate: each sample
 //! stands for a tick of the profiler's clock, so it is right to about a tick at each end.
@@ -18,6 +18,8 @@ use super::{
     scene::Scene,
     schedule::{Runner, around, span},
     spans::{Span, Spans},
+    turns,
+    usual::TIMES_USUAL,
 };
 
 /// Whoever is woken for something is woken this soon after it.
@@ -89,6 +91,8 @@ pub(crate) struct Times {
     pub(crate) throttled: Spans,
     pub(crate) run_queue: Spans,
     pub(crate) on_cpu: Spans,
+    /// Waiting for one of Go's processors.
+    pub(crate) queued: Spans,
     own: Duration,
 }
 
@@ -107,8 +111,19 @@ impl Times {
         let ran = request.ran(scene);
         let throttled = own_throttled.and(&request.stopped(scene).without(&own));
         let run_queue = own_queue.and(&request.woken_for().without(&throttled));
+        let waited = throttled.and(&run_queue);
+        let on_cpu = ran.without(&waited);
+        let queued = match request.runner {
+            Some(Runner::Goroutine(id)) => {
+                let unusual = is_unusual(scene, connection, exchange, request.window);
+                let open = request.open(&waited.and(&on_cpu), unusual);
+                turns::queued(scene, pid, id, open)
+            }
+            _ => Spans::default(),
+        };
         Self {
-            on_cpu: ran.without(&throttled).without(&run_queue),
+            on_cpu,
+            queued,
             throttled,
             run_queue,
             own: own.total(),
@@ -235,6 +250,18 @@ impl<'m> Request<'m> {
         woken.and(&self.believed(&preempted))
     }
 
+    /// When it had something to do, as far as can be told, outside of what is `explained`: what was
+    /// ready was not read, or its goroutine had run right before or did right after. Where it took an
+    /// `unusual` time nothing else is asked for: others of its kind have nothing to wait for.
+    fn open(&self, explained: &Spans, unusual: bool) -> Spans {
+        let left = Spans::from(self.window).without(explained);
+        let ready = left.within(&Spans::of(self.ready.iter().copied()));
+        let working = left.without(&self.idle).only(|(from, until)| {
+            unusual || any(&self.running, (before(from, TICK), until.plus(TICK)))
+        });
+        ready.and(&working)
+    }
+
     /// Of moments in which nobody could run it, those in which something lay ready for it, and those
     /// right before which it ran, or right after which something was done for it. In others it may have
     /// been waiting for something else, a timer or a lock, and have lost nothing.
@@ -283,6 +310,18 @@ fn window(scene: &Scene<'_>, connection: &Connection, exchange: &Exchange) -> Sp
         arrived.min(exchange.started),
         until.unwrap_or(scene.model.now()),
     )
+}
+
+/// It took many times what half of its kind take.
+fn is_unusual(
+    scene: &Scene<'_>,
+    connection: &Connection,
+    exchange: &Exchange,
+    (from, until): Span,
+) -> bool {
+    Kind::of(exchange)
+        .and_then(|kind| scene.usual.at(connection, &kind))
+        .is_some_and(|usual| until.since(from) >= usual * TIMES_USUAL)
 }
 
 /// Who runs the request alone, and who runs it among others.

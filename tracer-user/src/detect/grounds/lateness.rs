@@ -17,13 +17,11 @@ use super::{
     breakdown::{Breakdown, Part, as_seen_there},
     scene::Scene,
     upstreams::Wait,
+    usual::TIMES_USUAL,
 };
 
 /// Nobody notices less in a single request, and what is measured to a fault is at least this.
 pub(crate) const LATE: Duration = Duration::from_millis(500);
-
-/// So many times the usual is not usual any more.
-const TIMES_USUAL: u32 = 10;
 
 /// Services behind services that are looked through.
 const DEPTH: usize = 8;
@@ -115,7 +113,7 @@ fn reason(
     wait: Duration,
 ) -> Reason {
     let waits = scene.upstreams.during(connection.socket, exchange.number);
-    let parts = Breakdown::served(exchange, waits);
+    let parts = Breakdown::served(scene, connection, exchange);
     if parts.of(Part::Unread) * 2 >= wait {
         return Reason::Unread;
     }

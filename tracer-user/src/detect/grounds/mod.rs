@@ -24,6 +24,7 @@ pub(crate) mod slowness;
 pub(crate) mod spans;
 pub(crate) mod standing;
 pub(crate) mod telling;
+pub(crate) mod turns;
 pub(crate) mod upstreams;
 pub(crate) mod usual;
 pub(crate) mod work;

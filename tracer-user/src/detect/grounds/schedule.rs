@@ -12,6 +12,9 @@ use crate::{
 
 use super::spans::{Span, Spans};
 
+/// Ticks of the profiler's clock that do not pass without a sample while a process runs.
+const ENOUGH: u32 = 10;
+
 /// What runs a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Runner {
@@ -32,19 +35,22 @@ struct OfProcess<'m> {
     longest: Duration,
     /// Oldest first.
     samples: HashMap<Runner, Vec<&'m Sampled>>,
+    all_samples: Vec<&'m Sampled>,
     stopped: Spans,
     loops: HashSet<u32>,
-    /// The scheduler was watched.
+    /// The scheduler was watched; all its threads ran for so long.
     watched: bool,
+    on_cpu: Duration,
 }
 
 impl<'m> Schedule<'m> {
     pub(crate) fn of(model: &'m Model) -> Self {
         let mut all: HashMap<Pid, OfProcess<'m>> = HashMap::new();
         for thread in model.threads().chain(model.threads_gone()) {
-            all.entry(thread.pid).or_default().watched = true;
+            let of = all.entry(thread.pid).or_default();
+            of.watched = true;
+            of.on_cpu += thread.on_cpu;
         }
-        let mut seen: HashMap<Pid, Vec<Span>> = HashMap::new();
         for sampled in model.samples() {
             let sample = &sampled.sample;
             let of = all.entry(sample.pid).or_default();
@@ -55,7 +61,7 @@ impl<'m> Schedule<'m> {
             {
                 of.samples.entry(runner).or_default().push(sampled);
             }
-            seen.entry(sample.pid).or_default().push(around(sampled));
+            of.all_samples.push(sampled);
         }
         for process in model.processes() {
             let pid = process.about.pid;
@@ -73,7 +79,7 @@ impl<'m> Schedule<'m> {
             let throttled = waits
                 .iter()
                 .filter(|wait| wait.told.why == Waiting::Throttled);
-            let running = Spans::of(seen.remove(&pid).unwrap_or_default());
+            let running = Spans::of(of.all_samples.iter().map(|sampled| around(sampled)));
             of.stopped = Spans::of(throttled.map(|wait| span(wait))).without(&running);
             of.waits = waits;
             of.watched = true;
@@ -87,6 +93,13 @@ impl<'m> Schedule<'m> {
     /// The scheduler was watched for this process.
     pub(crate) fn watched(&self, pid: Pid) -> bool {
         self.0.get(&pid).is_some_and(|of| of.watched)
+    }
+
+    /// Who ran was sampled for this process; or it ran too little for a sample.
+    pub(crate) fn sampled(&self, pid: Pid) -> bool {
+        self.0.get(&pid).is_some_and(|of| {
+            of.watched && (!of.all_samples.is_empty() || of.on_cpu < TICK * ENOUGH)
+        })
     }
 
     /// Waits of `pid`'s threads that overlap `window`, by their ends.
@@ -112,13 +125,19 @@ impl<'m> Schedule<'m> {
         window: Span,
     ) -> impl Iterator<Item = &'m Sampled> {
         let of = self.0.get(&pid).and_then(|of| of.samples.get(&runner));
-        let samples = of.map_or(&[][..], Vec::as_slice);
-        let first = samples.partition_point(|sampled| sampled.at < window.0);
-        samples
-            .iter()
-            .skip(first)
-            .take_while(move |sampled| sampled.at <= window.1)
-            .copied()
+        during(of.map_or(&[], Vec::as_slice), window)
+    }
+
+    /// Samples of all of `pid` in `window`, oldest first.
+    pub(crate) fn samples_of_all(
+        &self,
+        pid: Pid,
+        window: Span,
+    ) -> impl Iterator<Item = &'m Sampled> {
+        during(
+            self.0.get(&pid).map_or(&[], |of| of.all_samples.as_slice()),
+            window,
+        )
     }
 
     /// When the quota stopped threads of `pid`, and no sample shows that another one ran.
@@ -133,6 +152,16 @@ impl<'m> Schedule<'m> {
     pub(crate) fn is_loop(&self, pid: Pid, tid: u32) -> bool {
         self.0.get(&pid).is_some_and(|of| of.loops.contains(&tid))
     }
+}
+
+fn during<'s, 'm>(
+    samples: &'s [&'m Sampled],
+    window: Span,
+) -> impl Iterator<Item = &'m Sampled> + use<'s, 'm> {
+    let first = samples.partition_point(|sampled| sampled.at < window.0);
+    let rest = samples.iter().skip(first);
+    rest.take_while(move |sampled| sampled.at <= window.1)
+        .copied()
 }
 
 /// From when until when a thread waited.

@@ -13,6 +13,9 @@ use crate::{
 /// Requests of the same kind that make a usual time.
 const USUAL: u64 = 20;
 
+/// So many times the usual is not usual any more.
+pub(crate) const TIMES_USUAL: u32 = 10;
+
 /// Usual times by the process that serves and its port, on whichever of its addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Usual(HashMap<(Pid, u16), Paces>);
