@@ -7,6 +7,7 @@
 mod from_model;
 mod json;
 pub mod text;
+mod threads;
 
 pub use json::{
     ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,

@@ -10,6 +10,7 @@ use crate::{
 use super::{Finding, Rule, Severity, findings};
 
 mod clients;
+mod computing;
 mod connecting;
 mod cut_off;
 mod cut_off_unseen;
@@ -17,6 +18,7 @@ mod disorder;
 mod empties;
 mod half_seen;
 mod healthy;
+mod held_up;
 mod leaving_open;
 mod losses;
 mod native;
