@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::{
     event::{BootInstant, Pid, Role, Waiting},
-    model::{Connection, Exchange, Kind, TICK, Wait},
+    model::{Connection, Exchange, Kind, Sampled, TICK, Wait},
 };
 
 use super::{
@@ -83,6 +83,16 @@ pub(crate) fn of<'m>(
         connection,
         exchange,
     }
+}
+
+/// Samples of a request's runner while it worked on it, oldest first.
+pub(crate) fn samples<'m>(
+    scene: &Scene<'m>,
+    connection: &Connection,
+    exchange: &Exchange,
+) -> Vec<&'m Sampled> {
+    let request = Request::of(scene, connection, exchange);
+    request.samples(scene).collect()
 }
 
 /// The same as moments, which overlap nowhere.
@@ -194,10 +204,10 @@ impl<'m> Request<'m> {
         request
     }
 
-    fn ran_at(&mut self, scene: &Scene<'_>) {
+    fn ran_at(&mut self, scene: &Scene<'m>) {
         if let Some(runner) = self.runner {
-            let seen = scene.schedule.samples(self.pid, runner, self.own_window());
-            self.running.extend(seen.map(|sampled| sampled.at));
+            let seen: Vec<_> = self.samples(scene).map(|sampled| sampled.at).collect();
+            self.running.extend(seen);
             let lost = self.waits.iter().filter(|wait| is_of(wait, runner));
             let ends = lost.flat_map(|wait| [wait.told.from, wait.until]);
             self.running.extend(ends);
@@ -222,12 +232,13 @@ impl<'m> Request<'m> {
     }
 
     /// When its runner ran.
-    fn ran(&self, scene: &Scene<'_>) -> Spans {
-        let Some(runner) = self.runner else {
-            return Spans::default();
-        };
-        let samples = scene.schedule.samples(self.pid, runner, self.own_window());
-        Spans::of(samples.map(around)).within(&self.own_window().into())
+    fn ran(&self, scene: &Scene<'m>) -> Spans {
+        Spans::of(self.samples(scene).map(around)).within(&self.own_window().into())
+    }
+
+    fn samples(&self, scene: &Scene<'m>) -> impl Iterator<Item = &'m Sampled> {
+        let samples = |runner| scene.schedule.samples(self.pid, runner, self.own_window());
+        self.runner.map(samples).into_iter().flatten()
     }
 
     /// When nobody could go on with it because the quota had stopped all who could.
@@ -302,7 +313,7 @@ impl<'m> Request<'m> {
 }
 
 /// From when the request was there until its answer began; until its end, or now, where none did.
-fn window(scene: &Scene<'_>, connection: &Connection, exchange: &Exchange) -> Span {
+pub(crate) fn window(scene: &Scene<'_>, connection: &Connection, exchange: &Exchange) -> Span {
     let arrived = exchange.arrived.unwrap_or(exchange.started);
     let over = exchange.complete.then_some(exchange.last_byte);
     let until = exchange.first_byte.or(over).or(connection.ended());
