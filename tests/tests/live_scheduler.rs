@@ -56,6 +56,8 @@ struct Watched {
     events: Vec<Event>,
     before: BTreeMap<u32, Counts>,
     after: BTreeMap<u32, Counts>,
+    /// What the hypervisor took meanwhile of the CPUs: running for us, for the kernel nothing.
+    stolen: Duration,
 }
 
 /// Starts the service that keeps the scheduler busy.
@@ -68,7 +70,7 @@ fn busy(arguments: &[&str]) -> anyhow::Result<Process> {
 /// Records a stopped process, which `runs` for a while.
 fn watch(pid: u32, runs: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Watched> {
     freeze(pid)?;
-    let before = counts(pid)?;
+    let (before, stolen) = (counts(pid)?, stolen()?);
     let directory = tempfile::tempdir()?;
     let into = directory.path().join("recording");
     let path = into.to_str().context("a path that is no text")?;
@@ -93,7 +95,8 @@ fn watch(pid: u32, runs: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<
     signal(pid, Signal::SIGCONT)?;
     runs()?;
     freeze(pid)?;
-    let after = counts(pid)?;
+    let (after, stolen) = (counts(pid)?, self::stolen()? - stolen);
+    println!("stolen {stolen:?}");
     watch.stop()?;
     let events = events(&into)?;
     for event in &events {
@@ -103,11 +106,19 @@ fn watch(pid: u32, runs: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<
         events,
         before,
         after,
+        stolen,
     })
 }
 
 fn events(recording: &Path) -> anyhow::Result<Vec<Event>> {
     Ok(Reader::open(recording)?.collect())
+}
+
+/// The `steal` of all CPUs together, see proc_stat(5), and a tick that is not counted yet.
+fn stolen() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let steal = stat.split_whitespace().nth(8).context("no steal")?;
+    Ok(Duration::from_millis(10 * steal.parse::<u64>()?))
 }
 
 fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
@@ -206,7 +217,7 @@ impl Watched {
 
     /// Those threads that were there all the time agree with the kernel's own counts.
     fn check_counts(&self) {
-        let told = self.told();
+        let (told, slack) = (self.told(), SLACK + self.stolen);
         for (tid, after) in &self.after {
             let Some(before) = self.before.get(tid) else {
                 continue;
@@ -222,16 +233,16 @@ impl Watched {
             let waiting = after.waiting - before.waiting;
             let waited = thread.run_queue() + thread.throttled;
             assert!(
-                near(thread.on_cpu, on_cpu, SLACK + skipped),
+                near(thread.on_cpu, on_cpu, slack + skipped),
                 "{on_cpu:?} {thread:?}"
             );
             assert!(
-                near(waited, waiting, SLACK + skipped),
+                near(waited, waiting, slack + skipped),
                 "{waiting:?} {thread:?}"
             );
             let runnable = on_cpu + waiting;
             assert!(
-                near(thread.on_cpu + waited, runnable, SLACK + sent),
+                near(thread.on_cpu + waited, runnable, slack + sent),
                 "{runnable:?} {thread:?}"
             );
         }
