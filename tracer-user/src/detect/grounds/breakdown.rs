@@ -25,8 +25,10 @@ const MADE_FOR_IT: Duration = Duration::from_millis(10);
 /// Events come only almost in order.
 const SLACK: Duration = Duration::from_millis(2);
 
-/// Parts shorter than this share of the whole are not worth a word.
+/// Parts shorter than this share of the whole are not worth a word; a rest that is left by an estimate
+/// is less sure.
 const WORTH_TELLING: f64 = 0.02;
+const WORTH_ESTIMATING: f64 = 0.05;
 
 /// A part of an exchange's time. Its name is promised to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,12 +241,15 @@ impl Breakdown {
     /// The parts in a sentence, the largest first.
     pub(crate) fn sentence(&self) -> String {
         let whole = self.whole();
-        let least = whole.mul_f64(WORTH_TELLING);
+        let least = |part| match (part, self.watched) {
+            (Part::Service, Watched::All) => whole.mul_f64(WORTH_ESTIMATING),
+            _ => whole.mul_f64(WORTH_TELLING),
+        };
         let mut parts: Vec<(Part, Duration)> = self
             .parts
             .iter()
             .map(|(part, time)| (*part, *time))
-            .filter(|(_, time)| *time >= least)
+            .filter(|(part, time)| *time >= least(*part))
             .collect();
         parts.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         let told: Vec<String> = parts

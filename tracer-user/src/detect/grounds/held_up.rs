@@ -16,7 +16,7 @@ use crate::{
 
 use super::{
     scene::Scene,
-    schedule::{Runner, around, span},
+    schedule::{Runner, around, before, span},
     spans::{Span, Spans},
     turns,
     usual::TIMES_USUAL,
@@ -28,6 +28,9 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// What was held up goes on this soon after: the CPU's other threads, and the process's other
 /// goroutines, may come first.
 const SOON: Duration = Duration::from_millis(20);
+
+/// Half ticks around a sample in which its runner may have run as well.
+const FARTHEST: u32 = 16;
 
 /// A request that was served, with what kept its server from running.
 #[derive(Debug)]
@@ -118,11 +121,10 @@ impl Times {
         let own_throttled = own(&[Waiting::Throttled]);
         let own_queue = own(&[Waiting::Woken, Waiting::Preempted]).without(&own_throttled);
         let own = own_throttled.and(&own_queue);
-        let ran = request.ran(scene);
         let throttled = own_throttled.and(&request.stopped(scene).without(&own));
         let run_queue = own_queue.and(&request.woken_for().without(&throttled));
         let waited = throttled.and(&run_queue);
-        let on_cpu = ran.without(&waited);
+        let on_cpu = request.ran(scene, &waited);
         let queued = match request.runner {
             Some(Runner::Goroutine(id)) => {
                 let unusual = is_unusual(scene, connection, exchange, request.window);
@@ -231,9 +233,31 @@ impl<'m> Request<'m> {
             .within(&self.own_window().into())
     }
 
-    /// When its runner ran.
-    fn ran(&self, scene: &Scene<'m>) -> Spans {
-        Spans::of(self.samples(scene).map(around)).within(&self.own_window().into())
+    /// When its runner ran, outside of what is `explained`: as much as its samples stand for, next to
+    /// each of them. Of a runner that is preempted again and again the sample falls in a slice that is
+    /// shorter than a tick, and stands for those before and after it as well.
+    fn ran(&self, scene: &Scene<'m>, explained: &Spans) -> Spans {
+        let samples: Vec<&Sampled> = self.samples(scene).collect();
+        let free = Spans::from(self.own_window())
+            .without(explained)
+            .without(&self.idle);
+        let worth = TICK * u32::try_from(samples.len()).unwrap_or(u32::MAX);
+        let near = |halves: u32| {
+            let half = TICK / 2 * halves;
+            Spans::of(samples.iter().map(|sampled| around(sampled.at, half))).within(&free)
+        };
+        let mut ran = near(1);
+        for halves in 2..=FARTHEST {
+            if ran.total() >= worth {
+                break;
+            }
+            let more = near(halves);
+            if more.total() > worth + TICK {
+                break;
+            }
+            ran = more;
+        }
+        ran
     }
 
     fn samples(&self, scene: &Scene<'m>) -> impl Iterator<Item = &'m Sampled> {
@@ -360,11 +384,6 @@ fn is_of(wait: &Wait, runner: Runner) -> bool {
         Runner::Goroutine(id) => wait.told.goroutine == Some(id),
         Runner::Thread(tid) => wait.told.tid == tid,
     }
-}
-
-fn before(at: BootInstant, by: Duration) -> BootInstant {
-    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-    BootInstant(at.0.saturating_sub(by))
 }
 
 /// One of `moments`, which are in order, is in `span`, its ends included.

@@ -38,7 +38,7 @@ const COMPUTES: Duration = Duration::from_millis(400);
 /// Why an answer came late; the largest part of the wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Its goroutine, or thread, was busy on a CPU, or queued for one of Go's processors to be so again.
+    /// Its goroutine, or thread, was busy on a CPU, or waited to be so again.
     Computed,
     /// Its goroutine queued for one of Go's processors: these requests of the same process had them;
     /// `None` where no kind of them stands out.
@@ -133,7 +133,8 @@ fn reason(
     let waits = scene.upstreams.during(connection.socket, exchange.number);
     let parts = Breakdown::served(scene, connection, exchange);
     let (computed, queued) = (parts.of(Part::OnCpu), parts.of(Part::Queued));
-    if computed >= COMPUTES && (computed + queued) * 2 >= wait {
+    let kept_from = parts.of(Part::RunQueue) + parts.of(Part::Throttled);
+    if computed >= COMPUTES && (computed + queued + kept_from) * 2 >= wait {
         return Reason::Computed;
     }
     if queued * 2 >= wait {

@@ -66,11 +66,17 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     }
 }
 
+/// Another finding tells of it. That it had to wait for a CPU as well does not tell of what it did when
+/// it had one.
 fn told_already(docket: &Docket, late: &Late<'_>) -> bool {
     let ends = [Some(late.connection.socket), late.connection.other_end];
     ends.into_iter()
         .flatten()
-        .any(|socket| docket.explaining(socket).is_some())
+        .filter_map(|socket| docket.rule(docket.explaining(socket)?))
+        .any(|rule| {
+            let waits = matches!(rule, Rule::RunQueueDelay | Rule::CpuThrottled);
+            !waits || late.reason != Reason::Computed
+        })
 }
 
 /// Late answers of one culprit.

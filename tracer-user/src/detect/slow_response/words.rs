@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use crate::{
     detect::{
         grounds::{
-            breakdown::{Breakdown, Watched},
+            breakdown::{Breakdown, Part, Watched},
             hot::Hot,
             lateness::{Late, Reason},
             scene::Scene,
@@ -77,8 +77,9 @@ impl Told<'_, '_, '_> {
                 let place = self
                     .hot
                     .map_or_else(String::new, |hot| format!(" in {}", hot.frame.function));
+                let computed = seconds(self.parts.of(Part::OnCpu));
                 format!(
-                    "{who} on port {port} answered {route} late, after {waited}: it computed{place}"
+                    "{who} on port {port} answered {route} late, after {waited}: it computed for {computed}{place}"
                 )
             }
             (Culprit::Handler(_, port, route), Because::Queued) => format!(
@@ -147,10 +148,7 @@ impl Told<'_, '_, '_> {
                 "{waited}; most of that the request lay in {who}'s socket, and nobody read it."
             ),
             (Culprit::Handler(..), Because::Computed) => {
-                format!(
-                    "{waited}, and {who} was computing meanwhile{}.",
-                    self.seen_in()
-                )
+                format!("{waited}, and {who} was computing{}.", self.seen_in())
             }
             (Culprit::Handler(.., route), Because::Queued) => format!(
                 "{waited}, most of that queued for a turn: {} had {route}{}.",
@@ -168,11 +166,14 @@ impl Told<'_, '_, '_> {
         }
     }
 
-    /// `, 93% of it in main.burn (burn.go:31)`.
+    /// `, by the profiler's samples 93% of it in main.burn (burn.go:31)`.
     fn seen_in(&self) -> String {
         self.hot.map_or_else(String::new, |hot| {
             let place = brief(&hot.frame);
-            format!(", {:.0}% of the time in {place}", hot.share * 100.0)
+            format!(
+                ", by the profiler's samples {:.0}% of it in {place}",
+                hot.share * 100.0
+            )
         })
     }
 

@@ -1,7 +1,7 @@
 //! `slow-response` where the handler computed instead of waiting, and what must not be taken for it.
 
 use crate::{
-    event::{Runtime, StackId},
+    event::{Runtime, StackId, Waiting},
     model::story::thread,
 };
 
@@ -70,7 +70,7 @@ fn a_handler_that_burns_the_cpu_is_named_with_its_function() {
         let slow = only(&found, Rule::SlowResponse);
         assert_eq!((slow.severity, slow.count), (Severity::Warning, 5));
         assert!(
-            slow.title.contains("computed in main.burn"),
+            slow.title.contains("computed for") && slow.title.contains("in main.burn"),
             "{}",
             slow.title
         );
@@ -83,7 +83,7 @@ fn a_handler_that_burns_the_cpu_is_named_with_its_function() {
         assert!((parts["on_cpu"] - long / 1e3).abs() < 0.03, "{parts:?}");
         let told = &slow.explanation;
         assert!(
-            told.contains("100% of the time in main.burn (burn.go:31)"),
+            told.contains("100% of it in main.burn (burn.go:31)"),
             "{told}"
         );
     }
@@ -214,4 +214,30 @@ fn what_a_late_handler_did_is_said_as_far_as_it_was_watched() {
         assert!(slow.measured.parts_s.contains_key("service"));
         assert_eq!(slow.explanation.contains("a lock, a timer"), watched);
     }
+}
+
+#[test]
+fn a_handler_that_is_preempted_again_and_again_still_computed_all_it_was_sampled_for() {
+    let (mut story, burn) = shop(2);
+    for nth in 0..3 {
+        let from = 100.0 + 5000.0 * f64::from(nth);
+        request(&mut story, nth, "GET /report", (from, from + 2400.0));
+        // 4 ms on the CPU, 12 ms without it.
+        for slice in 0..150 {
+            let at = from + 16.0 * f64::from(slice);
+            let thread = (SHOP, 41, Some(u64::from(nth)));
+            let by = Some((99, "stress"));
+            story.waited((at + 4.0, at + 16.0), thread, Waiting::Preempted, by);
+        }
+        for tick in 0..59 {
+            let slice = from + 16.0 * (f64::from(tick) * 2.5).floor();
+            story.samples((slice, slice + 4.0), (SHOP, Some(nth.into())), burn, 1);
+        }
+    }
+    let found = found(&mut story);
+    let slow = only(&found, Rule::SlowResponse);
+    assert_eq!((slow.severity, slow.count), (Severity::Warning, 3));
+    let parts = &slow.measured.parts_s;
+    assert!((0.55..0.62).contains(&parts["on_cpu"]), "{parts:?}");
+    assert!((1.79..1.81).contains(&parts["run_queue"]), "{parts:?}");
 }
