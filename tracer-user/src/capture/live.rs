@@ -27,6 +27,7 @@ use super::{
     queues::Watched,
     samples::Samples,
     stacks::Stacks,
+    surroundings::Surroundings,
     threads::Threads,
 };
 use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
@@ -76,6 +77,7 @@ pub struct Live {
     pub(super) deciders: Deciders,
     pub(super) queues: Watched,
     pub(super) tables: Tables,
+    pub(super) surroundings: Surroundings,
     pub(super) decoder: Decoder,
     pub(super) stacks: Stacks,
     pub(super) threads: Threads,
@@ -162,6 +164,7 @@ impl Live {
             deciders: Deciders::new(deadlines),
             queues: Watched::default(),
             tables: Tables::new(refused),
+            surroundings: Surroundings::default(),
             decoder,
             stacks: Stacks::default(),
             threads: Threads::new(threads),
@@ -219,6 +222,7 @@ impl Live {
         self.tell_standing(sink);
         self.look_at_queues(true, sink);
         self.look_at_descriptors(true, sink);
+        self.look_around(true, sink);
         while !self.looks.idle() && Instant::now() < end {
             thread::sleep(DRAIN);
             self.take_answers(sink);
@@ -250,6 +254,7 @@ impl Live {
         self.linger.sweep(&mut self.maps);
         self.look_at_queues(false, sink);
         self.look_at_descriptors(false, sink);
+        self.look_around(false, sink);
         let (processes, tables) = (&mut self.processes, &mut self.tables);
         let threads = &mut self.threads;
         self.ended.retain(|(when, pid)| {

@@ -21,6 +21,7 @@ mod samples;
 mod seed;
 mod stacks;
 mod standing;
+mod surroundings;
 mod threads;
 mod transfers;
 

@@ -352,6 +352,30 @@ pub struct Measured {
     /// What the descriptors are.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub held: BTreeMap<String, u64>,
+    /// `GOMAXPROCS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_procs: Option<u32>,
+    /// How many CPUs the quota of the cgroup is worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_cpus: Option<f64>,
+    /// Periods of the quota in the window in which there was something to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub periods: Option<u64>,
+    /// Those in which the quota was used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_periods: Option<u64>,
+    /// For so long threads were stopped by it, on all CPUs together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_s: Option<f64>,
+    /// Threads of the host that ran or could, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runnable_avg: Option<f64>,
+    /// CPUs of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// Who had the CPUs that requests waited for, with its share of all CPU time there was, from 0 to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub taken_by: BTreeMap<String, f64>,
 }
 
 impl Measured {

@@ -10,6 +10,7 @@ use crate::{
     model::{Connection, End, Exchange, Group, Model, Process},
 };
 
+use super::host::HostTold;
 use super::json::{
     ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
     SCHEMA, SnapshotTold, SourceTold, TargetTold,
@@ -52,6 +53,7 @@ impl Report {
             threads,
             threads_left_out,
             goroutines: GoroutinesTold::of(model),
+            host: HostTold::of(model),
         }
     }
 
@@ -327,6 +329,7 @@ mod tests {
             "connections",
             "threads",
             "goroutines",
+            "host",
         ] {
             assert!(told.get(key).is_some(), "{key}");
         }

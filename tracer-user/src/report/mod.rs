@@ -5,10 +5,12 @@
 //! saying so.
 
 mod from_model;
+mod host;
 mod json;
 pub mod text;
 mod threads;
 
+pub use host::{HostTold, NeighbourTold, PressureTold};
 pub use json::{
     ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
     SnapshotTold, SourceTold, TargetTold, ThreadTold,

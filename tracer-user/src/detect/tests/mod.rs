@@ -12,6 +12,7 @@ use super::{Finding, Rule, Severity, findings};
 mod clients;
 mod computing;
 mod connecting;
+mod contended;
 mod cut_off;
 mod cut_off_unseen;
 mod disorder;
@@ -31,6 +32,7 @@ mod resets;
 mod running_out;
 mod slow;
 mod stalls;
+mod throttled;
 
 pub(crate) const CLIENT: Pid = 10;
 pub(crate) const GATEWAY: Pid = 20;
