@@ -17,6 +17,7 @@ pub(crate) mod occasion;
 pub(crate) mod opening;
 pub(crate) mod race;
 pub(crate) mod reset;
+pub(crate) mod runtime_work;
 pub(crate) mod scene;
 pub(crate) mod slowness;
 pub(crate) mod standing;
