@@ -115,7 +115,8 @@ impl Paces {
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds `other` to these counts.
+    pub fn add(&mut self, other: &Self) {
         for (kind, theirs) in &other.0 {
             if let Some(mine) = self.of_mut(kind.clone(), KINDS_OF_PEER) {
                 mine.add(theirs);

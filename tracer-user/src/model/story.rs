@@ -17,10 +17,6 @@ mod transfer;
 
 pub(crate) use asked::Asked;
 pub(crate) use resources::goroutine;
-#[expect(
-    unused_imports,
-    reason = "the rules of the scheduler tell their stories with it"
-)]
 pub(crate) use scheduling::thread;
 pub(crate) use transfer::silence;
 

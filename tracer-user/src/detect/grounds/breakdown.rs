@@ -1,7 +1,7 @@
 //! Where the time of one exchange went.
 //!
-//! In come the exchange as one end saw it, the same as the other end saw it where that is traced, and
-//! the waits for other services meanwhile; out come parts that add up to the whole exactly: each
+//! In come the exchange as one end saw it, the same as the other end saw it where that is traced, the
+//! waits for other services meanwhile, and what the scheduler did to the server; out come parts that add up to the whole exactly: each
 //! moment belongs to the first claim that covers it, and what nobody claims to one named rest.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,7 +12,12 @@ use crate::{
     model::{Connection, Exchange, Model},
 };
 
-use super::{scene::Scene, upstreams::Wait};
+use super::{
+    held_up::Times,
+    scene::Scene,
+    spans::{Span, Spans},
+    upstreams::Wait,
+};
 
 /// A request goes out this soon after the handshake that was made for it.
 const MADE_FOR_IT: Duration = Duration::from_millis(10);
@@ -32,9 +37,18 @@ pub(crate) enum Part {
     Request,
     /// It lay in the server's socket and nobody read it.
     Unread,
+    /// The quota of the server's cgroup kept it from going on.
+    Throttled,
+    /// The server could have gone on, and waited for a CPU.
+    RunQueue,
     /// The server waited for another service.
     Upstream,
-    /// The rest of what the server took: computing, waiting for a CPU, for a lock, for a timer.
+    /// The server computed; an estimate, by samples.
+    OnCpu,
+    /// Its goroutine queued for one of Go's processors (`GOMAXPROCS`), which others had.
+    Queued,
+    /// The rest of what the server took: waiting for a lock, for a timer; where the scheduler was not
+    /// watched, all that it did itself.
     Service,
     /// On the way: round trips, and waiting for lost packets to be sent again.
     Network,
@@ -53,7 +67,11 @@ impl Part {
             Self::Connect => "connect",
             Self::Request => "request_transfer",
             Self::Unread => "unread_by_server",
+            Self::Throttled => "throttled",
+            Self::RunQueue => "run_queue",
             Self::Upstream => "upstream",
+            Self::OnCpu => "on_cpu",
+            Self::Queued => "go_run_queue",
             Self::Service => "service",
             Self::Network => "network",
             Self::Beyond => "network_and_server",
@@ -62,13 +80,22 @@ impl Part {
         }
     }
 
-    fn words(self) -> &'static str {
+    /// The same for people; the service's own part is named by what else was `measured` of it.
+    fn words(self, measured: Measured) -> &'static str {
         match self {
             Self::Connect => "connecting",
             Self::Request => "the request's transfer",
             Self::Unread => "unread in the server's socket",
+            Self::Throttled => "stopped by its CPU quota",
+            Self::RunQueue => "waiting for a CPU",
             Self::Upstream => "waiting for other services",
-            Self::Service => "the service itself",
+            Self::OnCpu => "computing on a CPU",
+            Self::Queued => "queueing in Go's scheduler for a turn",
+            Self::Service => match measured {
+                Measured::Nothing => "the service itself",
+                Measured::Waits => "the service itself, neither throttled nor waiting for a CPU",
+                Measured::All => "the service waiting for something else (a lock, a timer, a disk)",
+            },
             Self::Network => "on the way",
             Self::Beyond => "the way and the server, which is not traced",
             Self::Reading => "unread in the client's socket",
@@ -77,13 +104,36 @@ impl Part {
     }
 }
 
+/// What is known of the server's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measured {
+    /// The scheduler was not watched.
+    Nothing,
+    /// Waits for a CPU; not who ran.
+    Waits,
+    /// Both.
+    All,
+}
+
+impl Measured {
+    pub(crate) fn of(scene: &Scene<'_>, server: &Connection) -> Self {
+        let runs = server.role == Role::Server;
+        if runs && scene.schedule.sampled(server.pid) {
+            Self::All
+        } else if runs && scene.schedule.watched(server.pid) {
+            Self::Waits
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
 /// The parts of an exchange's time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Breakdown {
     parts: BTreeMap<Part, Duration>,
+    measured: Measured,
 }
-
-type Span = (BootInstant, BootInstant);
 
 impl Breakdown {
     /// From whatever ends are traced: the client's view of the whole where there is one.
@@ -92,36 +142,39 @@ impl Breakdown {
         connection: &Connection,
         exchange: &Exchange,
     ) -> Self {
-        let during = |server: &Connection, served: &Exchange| {
-            scene.upstreams.during(server.socket, served.number)
-        };
         let there = as_seen_there(scene.model, connection, exchange);
         match (connection.role, there) {
             (Role::Server, Some((client, asked))) => {
-                let server = (exchange, during(connection, exchange));
-                Self::asked(client, &asked, Some(server))
+                Self::asked(scene, client, &asked, Some((connection, exchange)))
             }
-            (Role::Server, None) => Self::served(exchange, during(connection, exchange)),
+            (Role::Server, None) => Self::served(scene, connection, exchange),
             (Role::Client, Some((server, served))) => {
-                let there = (&served, during(server, &served));
-                Self::asked(connection, exchange, Some(there))
+                Self::asked(scene, connection, exchange, Some((server, &served)))
             }
-            (Role::Client, None) => Self::asked(connection, exchange, None),
+            (Role::Client, None) => Self::asked(scene, connection, exchange, None),
         }
     }
 
     /// As the server sees it: from when the request lay in its socket to its last byte.
-    pub(crate) fn served(exchange: &Exchange, upstream: &[Wait<'_>]) -> Self {
+    pub(crate) fn served(scene: &Scene<'_>, server: &Connection, exchange: &Exchange) -> Self {
         let began = exchange.arrived.unwrap_or(exchange.started);
         let whole = (began.min(exchange.started), exchange.last_byte);
-        Self::partition(whole, &server_claims(exchange, upstream), Part::Service)
+        Self {
+            parts: partition(
+                whole,
+                &server_claims(scene, server, exchange),
+                Part::Service,
+            ),
+            measured: Measured::of(scene, server),
+        }
     }
 
     /// As the client sees it: from the connect, where it was made for it, to its last byte.
     fn asked(
+        scene: &Scene<'_>,
         connection: &Connection,
         exchange: &Exchange,
-        server: Option<(&Exchange, &[Wait<'_>])>,
+        server: Option<(&Connection, &Exchange)>,
     ) -> Self {
         let began = if made_for(connection, exchange) {
             connection.opened
@@ -130,57 +183,35 @@ impl Breakdown {
         };
         let whole = (began, exchange.last_byte);
         let mut claims = vec![
-            (Part::Connect, (began, exchange.started)),
-            (Part::Request, (exchange.started, exchange.request_ended)),
+            claim(Part::Connect, (began, exchange.started)),
+            claim(Part::Request, (exchange.started, exchange.request_ended)),
         ];
         if let Some(first_byte) = exchange.first_byte {
-            claims.push((Part::Response, (first_byte, exchange.last_byte)));
-            claims.extend(
-                exchange
-                    .arrived
-                    .map(|arrived| (Part::Reading, (arrived, first_byte))),
-            );
+            claims.push(claim(Part::Response, (first_byte, exchange.last_byte)));
+            let reading = exchange.arrived.map(|arrived| (arrived, first_byte));
+            claims.extend(reading.map(|span| claim(Part::Reading, span)));
         }
         let rest = match server {
-            Some((served, upstream)) => {
-                claims.extend(server_claims(served, upstream));
+            Some((server, served)) => {
+                claims.extend(server_claims(scene, server, served));
                 let answered = served.first_byte.unwrap_or(exchange.last_byte);
-                claims.push((Part::Service, (served.request_ended, answered)));
+                claims.push(claim(Part::Service, (served.request_ended, answered)));
                 Part::Network
             }
             None => {
-                claims.extend(sent_again(connection, exchange).map(|span| (Part::Network, span)));
-                claims.extend(round_trip(exchange).map(|span| (Part::Network, span)));
+                let ways = [sent_again(connection, exchange), round_trip(exchange)];
+                claims.extend(
+                    ways.into_iter()
+                        .flatten()
+                        .map(|span| claim(Part::Network, span)),
+                );
                 Part::Beyond
             }
         };
-        Self::partition(whole, &claims, rest)
-    }
-
-    fn partition(whole: Span, claims: &[(Part, Span)], rest: Part) -> Self {
-        let clip = |at: BootInstant| at.max(whole.0).min(whole.1);
-        let claims: Vec<(Part, Span)> = claims
-            .iter()
-            .map(|(part, (from, until))| (*part, (clip(*from), clip(*until))))
-            .filter(|(_, (from, until))| from < until)
-            .collect();
-        let mut cuts: Vec<BootInstant> = claims
-            .iter()
-            .flat_map(|(_, (from, until))| [*from, *until])
-            .chain([whole.0, whole.1])
-            .collect();
-        cuts.sort_unstable();
-        cuts.dedup();
-        let mut parts: BTreeMap<Part, Duration> = BTreeMap::new();
-        for pair in cuts.windows(2) {
-            let [from, until] = pair else { continue };
-            let part = claims
-                .iter()
-                .find(|(_, claim)| claim.0 <= *from && *until <= claim.1)
-                .map_or(rest, |(part, _)| *part);
-            *parts.entry(part).or_default() += until.since(*from);
+        Self {
+            parts: partition(whole, &claims, rest),
+            measured: server.map_or(Measured::Nothing, |(server, _)| Measured::of(scene, server)),
         }
-        Self { parts }
     }
 
     pub(crate) fn of(&self, part: Part) -> Duration {
@@ -213,28 +244,55 @@ impl Breakdown {
         parts.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         let told: Vec<String> = parts
             .iter()
-            .map(|(part, time)| format!("{} {}", seconds(*time), part.words()))
+            .map(|(part, time)| format!("{} {}", seconds(*time), part.words(self.measured)))
             .collect();
         format!("Of {} in all: {}.", seconds(whole), join(&told))
     }
 }
 
-/// What the server's end knows, in the order of precedence.
-fn server_claims(exchange: &Exchange, upstream: &[Wait<'_>]) -> Vec<(Part, Span)> {
-    let arrived = exchange.arrived.unwrap_or(exchange.started);
-    let mut claims = vec![
-        (Part::Unread, (arrived, exchange.started)),
-        (Part::Request, (exchange.started, exchange.request_ended)),
-    ];
-    if let Some(first_byte) = exchange.first_byte {
-        claims.push((Part::Response, (first_byte, exchange.last_byte)));
+/// Moments that a part claims.
+type Claim = (Part, Spans);
+
+fn claim(part: Part, span: Span) -> Claim {
+    (part, span.into())
+}
+
+/// Gives each moment of `whole` to the first claim that has it, and what nobody claims to `rest`.
+fn partition(whole: Span, claims: &[Claim], rest: Part) -> BTreeMap<Part, Duration> {
+    let mut parts: BTreeMap<Part, Duration> = BTreeMap::new();
+    let mut left = Spans::from(whole);
+    for (part, claimed) in claims {
+        let given = left.within(claimed).total();
+        if !given.is_zero() {
+            *parts.entry(*part).or_default() += given;
+            left = left.without(claimed);
+        }
     }
-    claims.extend(
-        upstream
-            .iter()
-            .filter_map(|wait| Some((Part::Upstream, wait.span()?))),
-    );
-    claims
+    if !left.total().is_zero() {
+        *parts.entry(rest).or_default() += left.total();
+    }
+    parts
+}
+
+/// What the server's end knows, in the order of precedence.
+fn server_claims(scene: &Scene<'_>, server: &Connection, exchange: &Exchange) -> Vec<Claim> {
+    let times = Times::of(scene, server, exchange);
+    let upstream = scene.upstreams.during(server.socket, exchange.number);
+    let arrived = exchange.arrived.unwrap_or(exchange.started);
+    let response = exchange.first_byte.map(|first| (first, exchange.last_byte));
+    vec![
+        (Part::Throttled, times.throttled),
+        (Part::RunQueue, times.run_queue),
+        (Part::Queued, times.queued),
+        claim(Part::Unread, (arrived, exchange.started)),
+        claim(Part::Request, (exchange.started, exchange.request_ended)),
+        (Part::Response, Spans::of(response)),
+        (
+            Part::Upstream,
+            Spans::of(upstream.iter().filter_map(Wait::span)),
+        ),
+        (Part::OnCpu, times.on_cpu),
+    ]
 }
 
 /// The connection was opened for this exchange.
@@ -313,23 +371,23 @@ mod tests {
             let whole = span(whole.0, whole.1);
             let claims: Vec<_> = claims
                 .into_iter()
-                .map(|(part, from, length)| (PARTS[part], span(from, length)))
+                .map(|(part, from, length)| claim(PARTS[part], span(from, length)))
                 .collect();
-            let broken = Breakdown::partition(whole, &claims, Part::Service);
-            prop_assert_eq!(broken.whole(), whole.1.since(whole.0));
+            let parts = partition(whole, &claims, Part::Service);
+            prop_assert_eq!(parts.values().sum::<Duration>(), whole.1.since(whole.0));
         }
     }
 
     #[test]
     fn waits_that_overlap_are_counted_once_and_the_first_claim_holds() {
         let claims = [
-            (Part::Request, span(0, 10)),
-            (Part::Upstream, span(5, 30)),
-            (Part::Upstream, span(20, 40)),
+            claim(Part::Request, span(0, 10)),
+            claim(Part::Upstream, span(5, 30)),
+            claim(Part::Upstream, span(20, 40)),
         ];
-        let broken = Breakdown::partition(span(0, 100), &claims, Part::Service);
-        assert_eq!(broken.of(Part::Request).as_nanos(), 10);
-        assert_eq!(broken.of(Part::Upstream).as_nanos(), 50);
-        assert_eq!(broken.of(Part::Service).as_nanos(), 40);
+        let parts = partition(span(0, 100), &claims, Part::Service);
+        assert_eq!(parts[&Part::Request].as_nanos(), 10);
+        assert_eq!(parts[&Part::Upstream].as_nanos(), 50);
+        assert_eq!(parts[&Part::Service].as_nanos(), 40);
     }
 }

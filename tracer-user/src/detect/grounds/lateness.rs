@@ -10,23 +10,18 @@ use std::{
 
 use crate::{
     event::{Role, SocketId},
-    model::{Connection, Exchange, Kind, Pace},
+    model::{Connection, Exchange, Kind},
 };
 
 use super::{
     breakdown::{Breakdown, Part, as_seen_there},
     scene::Scene,
     upstreams::Wait,
+    usual::TIMES_USUAL,
 };
 
 /// Nobody notices less in a single request, and what is measured to a fault is at least this.
 pub(crate) const LATE: Duration = Duration::from_millis(500);
-
-/// Requests of the same kind that make a usual time.
-const USUAL: u64 = 20;
-
-/// So many times the usual is not usual any more.
-const TIMES_USUAL: u32 = 10;
 
 /// Services behind services that are looked through.
 const DEPTH: usize = 8;
@@ -66,14 +61,13 @@ pub(crate) struct Late<'m> {
 
 /// All of them.
 pub(crate) fn all<'m>(scene: &Scene<'m>) -> Vec<Late<'m>> {
-    let mut usual = Usual::default();
     let mut all = Vec::new();
     for connection in scene.model.connections() {
         if connection.role != Role::Server {
             continue;
         }
         for exchange in connection.exchanges() {
-            all.extend(late(scene, &mut usual, connection, exchange));
+            all.extend(late(scene, connection, exchange));
         }
     }
     all
@@ -96,18 +90,14 @@ fn wait(exchange: &Exchange) -> Option<Duration> {
     Some(exchange.answer_time()? + unread)
 }
 
-fn late<'m>(
-    scene: &Scene<'m>,
-    usual: &mut Usual,
-    connection: &'m Connection,
-    exchange: Exchange,
-) -> Option<Late<'m>> {
+fn late<'m>(scene: &Scene<'m>, connection: &'m Connection, exchange: Exchange) -> Option<Late<'m>> {
     let wait = wait(&exchange).filter(|wait| *wait >= LATE && is_plain(&exchange))?;
     let kind = Kind::of(&exchange)?;
     Some(Late {
         reason: reason(scene, connection, &exchange, wait),
-        usual: usual
-            .of(scene, connection, &kind)
+        usual: scene
+            .usual
+            .at(connection, &kind)
             .filter(|usual| wait >= *usual * TIMES_USUAL),
         connection,
         kind,
@@ -123,7 +113,7 @@ fn reason(
     wait: Duration,
 ) -> Reason {
     let waits = scene.upstreams.during(connection.socket, exchange.number);
-    let parts = Breakdown::served(exchange, waits);
+    let parts = Breakdown::served(scene, connection, exchange);
     if parts.of(Part::Unread) * 2 >= wait {
         return Reason::Unread;
     }
@@ -178,24 +168,4 @@ pub(crate) fn innermost<'l, 'm>(
         inner = by_request.get(&(socket, number))?;
     }
     None
-}
-
-/// Usual times, looked up once for each place and kind.
-#[derive(Default)]
-struct Usual(HashMap<(u32, u16), crate::model::Paces>);
-
-impl Usual {
-    fn of(&mut self, scene: &Scene<'_>, connection: &Connection, kind: &Kind) -> Option<Duration> {
-        let place = (connection.pid, connection.local.port());
-        let paces = self.0.entry(place).or_insert_with(|| {
-            scene
-                .served_at(connection.pid, connection.local)
-                .exchanges
-                .paces
-        });
-        paces
-            .of(kind)
-            .filter(|pace| pace.number() >= USUAL)
-            .and_then(Pace::median_at_most)
-    }
 }

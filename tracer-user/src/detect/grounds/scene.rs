@@ -15,7 +15,9 @@ use crate::{
 use super::{
     give_up::{self, GiveUp},
     limit::Limit,
+    schedule::Schedule,
     upstreams::Upstreams,
+    usual::Usual,
 };
 
 /// How long before a process is told to have ended its sockets may be closed by its exit, and after.
@@ -34,6 +36,8 @@ pub(crate) struct Scene<'m> {
     pub(crate) served: Served,
     pub(crate) give_ups: Vec<GiveUp<'m>>,
     pub(crate) upstreams: Upstreams<'m>,
+    pub(crate) schedule: Schedule<'m>,
+    pub(crate) usual: Usual,
     /// By process, in the order of opening.
     clients: HashMap<Pid, Vec<&'m Connection>>,
     traffic: BTreeMap<Peer, Traffic>,
@@ -51,13 +55,16 @@ impl<'m> Scene<'m> {
         for of_process in clients.values_mut() {
             of_process.sort_by_key(|connection| connection.opened);
         }
+        let traffic = model.traffic();
         let mut scene = Self {
             model,
             served: Served::of(model),
             give_ups: Vec::new(),
             upstreams: Upstreams::default(),
+            schedule: Schedule::of(model),
+            usual: Usual::of(&traffic),
             clients,
-            traffic: model.traffic(),
+            traffic,
             given_up_for: HashSet::new(),
         };
         scene.upstreams = Upstreams::of(model, &scene.served);

@@ -17,6 +17,7 @@ mod disorder;
 mod empties;
 mod half_seen;
 mod healthy;
+mod held_up;
 mod leaving_open;
 mod losses;
 mod native;

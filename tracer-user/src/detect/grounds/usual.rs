@@ -1,0 +1,43 @@
+//! How long requests of one kind usually take.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use crate::{
+    event::Pid,
+    model::{Connection, Kind, Pace, Paces, Peer, Traffic},
+};
+
+/// Requests of the same kind that make a usual time.
+const USUAL: u64 = 20;
+
+/// So many times the usual is not usual any more.
+pub(crate) const TIMES_USUAL: u32 = 10;
+
+/// Usual times by the process that serves and its port, on whichever of its addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Usual(HashMap<(Pid, u16), Paces>);
+
+impl Usual {
+    pub(crate) fn of(traffic: &BTreeMap<Peer, Traffic>) -> Self {
+        let mut all: HashMap<_, Paces> = HashMap::new();
+        for (peer, traffic) in traffic.iter().filter(|(peer, _)| peer.serves) {
+            let place = (peer.pid, peer.address.port());
+            all.entry(place).or_default().add(&traffic.exchanges.paces);
+        }
+        Self(all)
+    }
+
+    /// Half of the requests of `kind` that `connection`'s owner serves at its port took no longer;
+    /// `None` where too few were counted.
+    pub(crate) fn at(&self, connection: &Connection, kind: &Kind) -> Option<Duration> {
+        let place = (connection.pid, connection.local.port());
+        self.0
+            .get(&place)?
+            .of(kind)
+            .filter(|pace| pace.number() >= USUAL)
+            .and_then(Pace::median_at_most)
+    }
+}
