@@ -24,6 +24,7 @@ use super::{
     processes::Processes,
     queues::Watched,
     stacks::Stacks,
+    surroundings::Surroundings,
 };
 use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
 
@@ -70,6 +71,7 @@ pub struct Live {
     pub(super) deciders: Deciders,
     pub(super) queues: Watched,
     pub(super) tables: Tables,
+    pub(super) surroundings: Surroundings,
     pub(super) decoder: Decoder,
     pub(super) stacks: Stacks,
     pub(super) peers: Peers,
@@ -143,6 +145,7 @@ impl Live {
             deciders: Deciders::new(deadlines),
             queues: Watched::default(),
             tables: Tables::new(refused),
+            surroundings: Surroundings::default(),
             decoder,
             stacks: Stacks::default(),
             peers: Peers::default(),
@@ -192,6 +195,7 @@ impl Live {
         self.tell_standing(sink);
         self.look_at_queues(true, sink);
         self.look_at_descriptors(true, sink);
+        self.look_around(true, sink);
         while !self.looks.idle() && Instant::now() < end {
             thread::sleep(DRAIN);
             self.take_answers(sink);
@@ -223,6 +227,7 @@ impl Live {
         self.linger.sweep(&mut self.maps);
         self.look_at_queues(false, sink);
         self.look_at_descriptors(false, sink);
+        self.look_around(false, sink);
         let (processes, tables) = (&mut self.processes, &mut self.tables);
         self.ended.retain(|(when, pid)| {
             let kept = when.elapsed() < REMEMBERED;

@@ -20,6 +20,7 @@ mod queues;
 mod seed;
 mod stacks;
 mod standing;
+mod surroundings;
 mod transfers;
 
 pub use attach::{Attached, Probes};

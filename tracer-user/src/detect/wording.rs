@@ -25,7 +25,17 @@ pub(crate) fn seconds(wait: Duration) -> String {
     }
 }
 
-/// `512 bytes`, `195.5 KiB`, `1.5 MiB`.
+/// `12%` for a share of 0.12; `0.4%` below one percent.
+pub(crate) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.95 {
+        format!("{percent:.1}%")
+    } else {
+        format!("{percent:.0}%")
+    }
+}
+
+/// `512 bytes`, `195.5 KiB`, `1.5 MiB`, `7.8 GiB`.
 pub(crate) fn bytes(number: u64) -> String {
     const KIB: f64 = 1024.0;
     let size = number as f64;
@@ -33,8 +43,10 @@ pub(crate) fn bytes(number: u64) -> String {
         count(number, "byte", "bytes")
     } else if size < KIB * KIB {
         format!("{:.1} KiB", size / KIB)
-    } else {
+    } else if size < KIB * KIB * KIB {
         format!("{:.1} MiB", size / KIB / KIB)
+    } else {
+        format!("{:.1} GiB", size / KIB / KIB / KIB)
     }
 }
 
@@ -59,6 +71,9 @@ mod tests {
         assert_eq!(seconds(Duration::from_micros(12_340)), "12.3 ms");
         assert_eq!(bytes(200_189), "195.5 KiB");
         assert_eq!(bytes(512), "512 bytes");
+        assert_eq!(bytes(8_375_186_227), "7.8 GiB");
+        assert_eq!(percent(0.123), "12%");
+        assert_eq!(percent(0.004), "0.4%");
     }
 
     #[test]

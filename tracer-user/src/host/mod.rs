@@ -1,9 +1,11 @@
 //! What this kernel offers, and how each thing we want to know will be learnt on it.
 //!
 //! In: the kernel's BTF, its mounts, our capabilities. Out: the offsets the programs need, and a plan
-//! that names for each want the ways to try, best first. Nothing here loads a program.
+//! that names for each want the ways to try, best first. Nothing here loads a program. And what the host
+//! does while we look.
 
 pub mod btf;
+pub mod load;
 pub mod offsets;
 pub mod plan;
 pub mod privileges;

@@ -8,7 +8,7 @@ use crate::event::{
 };
 
 use super::{
-    Connection, Course, Group, Model, Peer, Place, Process, Queue, Sampled, Table, Taken,
+    Connection, Course, Group, Load, Model, Peer, Place, Process, Queue, Sampled, Table, Taken,
     TimeoutCheck, Traffic, Wait, Whereabouts,
 };
 
@@ -206,6 +206,12 @@ impl Model {
     #[must_use]
     pub fn host(&self) -> Option<&Course<Host>> {
         self.surroundings.host.as_ref()
+    }
+
+    /// How busy the host was over the window; `None` where nobody read it at least twice.
+    #[must_use]
+    pub fn load(&self) -> Option<Load> {
+        Load::of(self.host()?)
     }
 
     /// Who else had the host's CPUs.

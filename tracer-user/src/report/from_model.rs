@@ -10,6 +10,7 @@ use crate::{
     model::{Connection, End, Exchange, Group, Model, Process},
 };
 
+use super::host::HostTold;
 use super::json::{
     ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
     SCHEMA, SnapshotTold, SourceTold, TargetTold,
@@ -49,6 +50,7 @@ impl Report {
             connections_left_out: left_out,
             threads: Vec::new(),
             goroutines: GoroutinesTold::of(model),
+            host: HostTold::of(model),
         }
     }
 
@@ -321,6 +323,7 @@ mod tests {
             "connections",
             "threads",
             "goroutines",
+            "host",
         ] {
             assert!(told.get(key).is_some(), "{key}");
         }

@@ -14,6 +14,8 @@ use crate::{
     event::{Frame, Hook, Pid, Role, SnapshotSource, SourceKind, Unseen},
 };
 
+use super::host::HostTold;
+
 /// The name and version of this form.
 pub(super) const SCHEMA: &str = "gopulse.report/1";
 
@@ -42,6 +44,8 @@ pub struct Report {
     pub threads: Vec<ThreadTold>,
     /// Goroutines.
     pub goroutines: GoroutinesTold,
+    /// The host around them; `null` where nobody read its figures, as in a packet capture.
+    pub host: Option<HostTold>,
 }
 
 /// Where and when events were seen.

@@ -5,9 +5,11 @@
 //! saying so.
 
 mod from_model;
+mod host;
 mod json;
 pub mod text;
 
+pub use host::{HostTold, NeighbourTold, PressureTold};
 pub use json::{
     ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
     SnapshotTold, SourceTold, TargetTold, ThreadTold,

@@ -1,11 +1,13 @@
 //! Who is traced.
 //!
-//! In: what the user named. Out: process ids, checked to exist. Children are followed by the kernel
+//! In: what the user named. Out: process ids, checked to exist, and what the kernel tells of those
+//! processes: what they listen on, hold, and may use. Children are followed by the kernel
 //! half, peers on this host are found by the capture.
 
 pub mod descriptors;
 pub mod listeners;
 pub mod queues;
+pub mod quotas;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::event::{
-    Fact, Histogram, Pid, Quota, Running, Runtime, Sample, StackId, Thread, Waited, Waiting,
+    Fact, Histogram, Host, Neighbours, Pid, Quota, Running, Runtime, Sample, StackId, Thread,
+    Waited, Waiting,
 };
 
 use super::{Story, ms};
@@ -89,5 +90,18 @@ impl Story {
 
     pub(crate) fn runtime(&mut self, at: f64, runtime: Runtime) -> &mut Self {
         self.tell(at, Fact::Runtime(runtime))
+    }
+
+    pub(crate) fn host(&mut self, at: f64, host: Host) -> &mut Self {
+        self.tell(at, Fact::Host(host))
+    }
+
+    /// Who is no target and had the CPUs since the window began: process, name and milliseconds.
+    pub(crate) fn neighbours(&mut self, at: f64, busiest: &[(Pid, &str, u64)]) -> &mut Self {
+        let busiest = busiest
+            .iter()
+            .map(|(pid, comm, took)| (*pid, (*comm).into(), Duration::from_millis(*took)))
+            .collect();
+        self.tell(at, Fact::Neighbours(Neighbours { busiest }))
     }
 }

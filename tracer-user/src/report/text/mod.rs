@@ -3,6 +3,7 @@
 //! The verdict comes first, then one story for each cause with its consequences below it, and last
 //! what was watched and what was not, for "nothing found" is worth as much as what was looked at.
 
+mod host;
 mod page;
 mod story;
 
@@ -58,6 +59,9 @@ pub fn write(report: &Report, out: &mut impl io::Write, style: Style) -> io::Res
     }
     page.blank()?;
     watched(&mut page, report)?;
+    if let Some(host) = &report.host {
+        host::write(&mut page, host)?;
+    }
     losses(&mut page, report)?;
     unseen(&mut page, report)
 }
@@ -257,10 +261,12 @@ fn unseen<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         detect::{GATEWAY, findings, large_uploads_fail},
-        event::{ConnectFailure, Fact, Unseen},
+        event::{ConnectFailure, Fact, Host, Memory, Pressures, Unseen},
         model::story::{Asked, Story},
     };
 
@@ -325,6 +331,38 @@ mod tests {
                     count: 2,
                 },
             );
+        insta::assert_snapshot!(told(&mut story, Style::default()));
+    }
+
+    #[test]
+    fn the_host_is_told_as_vmstat_and_top_would() {
+        let ticks = Duration::from_millis;
+        let mut story = Story::new();
+        for second in 0..=30_u64 {
+            let host = Host {
+                cpus: 2,
+                user: ticks(90_000 + 1_400 * second),
+                system: ticks(20_000 + 200 * second),
+                idle: ticks(500_000 + 360 * second),
+                io_wait: ticks(40 * second),
+                runnable: 3 + u32::from(second == 7),
+                switches: 12_345 * second,
+                forks: 9_000 + 4 * second,
+                load: [1.94, 1.31, 0.8],
+                memory: Memory {
+                    total: 8 << 30,
+                    available: 5 << 30,
+                    ..Memory::default()
+                },
+                pressure: Some(Pressures {
+                    cpu_some: ticks(220 * second),
+                    ..Pressures::default()
+                }),
+                ..Host::default()
+            };
+            story.host(1_000.0 * second as f64, host);
+        }
+        story.neighbours(30_000.0, &[(4_711, "cc1plus", 18_200), (1, "systemd", 40)]);
         insta::assert_snapshot!(told(&mut story, Style::default()));
     }
 

@@ -1,0 +1,442 @@
+//! The CPU quotas of processes' cgroups: `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1.
+//!
+//! In: `/proc/PID/cgroup` and the cgroup file systems as they are mounted here. Out: for each process the one
+//! limit that matters: a quota holds for all cgroups below it, so every ancestor is looked at.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use procfs::process::{MountInfos, Process};
+
+use crate::event::{Pid, Quota};
+
+/// Cgroups above a process's own that are looked at; the kernel allows deeper trees, nobody has them.
+const DEEPEST: usize = 32;
+
+/// The two forms that the limits have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// Controllers mounted one by one, the limit in two files, times in nanoseconds.
+    One,
+    /// One tree, the limit in one file, times in microseconds.
+    Two,
+}
+
+/// A cgroup file system that is mounted here and may limit CPU time.
+#[derive(Clone, Debug)]
+struct Hierarchy {
+    version: Version,
+    /// Where.
+    at: PathBuf,
+    /// Which cgroup is seen there: in a container often its own.
+    root: String,
+}
+
+/// A cgroup's limit, and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit {
+    quota: Option<Duration>,
+    period: Duration,
+    periods: u64,
+    throttled_periods: u64,
+    throttled: Duration,
+}
+
+/// Reads quotas, and remembers which of them stopped somebody.
+#[derive(Debug)]
+pub struct Quotas {
+    hierarchies: Vec<Hierarchy>,
+    /// For how long each cgroup had been throttled when it was first seen.
+    before: HashMap<String, Duration>,
+}
+
+impl Quotas {
+    /// As they are mounted here.
+    #[must_use]
+    pub fn new() -> Self {
+        let mounts = Process::myself().and_then(|us| us.mountinfo());
+        Self::of(mounts.map_or_else(|_| Vec::new(), hierarchies))
+    }
+
+    fn of(hierarchies: Vec<Hierarchy>) -> Self {
+        Self {
+            hierarchies,
+            before: HashMap::new(),
+        }
+    }
+
+    /// The quota that holds for `pid`: of several the one that stopped its cgroup for longest since we look,
+    /// and the tightest where none did. `None` where the process is gone.
+    ///
+    /// # Errors
+    ///
+    /// Its cgroup cannot be found among those mounted here; the text says why.
+    pub fn of_process(&mut self, pid: Pid) -> Result<Option<Quota>, String> {
+        match fs::read_to_string(format!("/proc/{pid}/cgroup")) {
+            Ok(cgroups) => self.of_member(pid, &cgroups).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The same for a process of which `/proc/PID/cgroup` says this.
+    fn of_member(&mut self, pid: Pid, cgroups: &str) -> Result<Quota, String> {
+        let mut outside = None;
+        let mut own = None;
+        let mut limits = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let Some(path) = membership(hierarchy.version, cgroups) else {
+                continue;
+            };
+            let Some(below) = below(&hierarchy.root, path) else {
+                outside = Some(path);
+                continue;
+            };
+            for cgroup in with_ancestors(below) {
+                own.get_or_insert(cgroup);
+                let directory = hierarchy.at.join(cgroup.trim_start_matches('/'));
+                limits.extend(
+                    hierarchy
+                        .version
+                        .limit(&directory)
+                        .map(|limit| (cgroup, limit)),
+                );
+            }
+        }
+        let own = own.ok_or_else(|| match outside {
+            Some(path) => format!("its cgroup {path} is not among those mounted here"),
+            None => "no cgroup file system with the cpu controller is mounted here".to_owned(),
+        })?;
+        for (cgroup, limit) in &limits {
+            if !self.before.contains_key(*cgroup) {
+                self.before.insert((*cgroup).to_owned(), limit.throttled);
+            }
+        }
+        let holds = limits
+            .iter()
+            .filter(|(_, limit)| limit.quota.is_some())
+            .max_by(|(a, one), (b, other)| {
+                let since = |cgroup: &str, limit: &Limit| {
+                    let before = self.before.get(cgroup).copied();
+                    limit.throttled.saturating_sub(before.unwrap_or_default())
+                };
+                since(a, one)
+                    .cmp(&since(b, other))
+                    .then(other.cpus().total_cmp(&one.cpus()))
+            });
+        Ok(match holds.copied() {
+            Some((cgroup, limit)) => limit.told(pid, cgroup),
+            None => Limit::NONE.told(pid, own),
+        })
+    }
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Limit {
+    const NONE: Self = Self {
+        quota: None,
+        period: Duration::from_millis(100),
+        periods: 0,
+        throttled_periods: 0,
+        throttled: Duration::ZERO,
+    };
+
+    /// How many CPUs it is worth.
+    fn cpus(&self) -> f64 {
+        self.quota.map_or(f64::INFINITY, |quota| {
+            quota.as_secs_f64() / self.period.as_secs_f64()
+        })
+    }
+
+    fn told(self, pid: Pid, cgroup: &str) -> Quota {
+        Quota {
+            pid,
+            cgroup: cgroup.to_owned(),
+            quota: self.quota,
+            period: self.period,
+            periods: self.periods,
+            throttled_periods: self.throttled_periods,
+            throttled: self.throttled,
+        }
+    }
+}
+
+impl Version {
+    /// The limit of the cgroup that is `directory`; `None` where it has none to have: the root, or a tree
+    /// without the cpu controller.
+    fn limit(self, directory: &Path) -> Option<Limit> {
+        let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
+        let (quota, period) = match self {
+            // `20000 100000`, or `max 100000`.
+            Self::Two => {
+                let max = read("cpu.max")?;
+                let (quota, period) = max.trim().split_once(' ')?;
+                (quota.parse().ok(), period.parse().ok()?)
+            }
+            // `-1` for no limit.
+            Self::One => (
+                read("cpu.cfs_quota_us")?.trim().parse().ok(),
+                read("cpu.cfs_period_us")?.trim().parse().ok()?,
+            ),
+        };
+        if period == 0 {
+            return None;
+        }
+        let stat = read("cpu.stat").unwrap_or_default();
+        let counter = |name: &str| {
+            let line = stat
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|number| number.trim().parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        Some(Limit {
+            quota: quota.map(Duration::from_micros),
+            period: Duration::from_micros(period),
+            periods: counter("nr_periods"),
+            throttled_periods: counter("nr_throttled"),
+            throttled: match self {
+                Self::One => Duration::from_nanos(counter("throttled_time")),
+                Self::Two => Duration::from_micros(counter("throttled_usec")),
+            },
+        })
+    }
+}
+
+/// Those of the mounts that may limit CPU time; v1's first, for where it has the controller v2 has not.
+fn hierarchies(mounts: MountInfos) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = mounts
+        .into_iter()
+        .filter_map(|mount| {
+            let version = match mount.fs_type.as_str() {
+                "cgroup" if mount.super_options.contains_key("cpu") => Version::One,
+                "cgroup2" => Version::Two,
+                _ => return None,
+            };
+            Some(Hierarchy {
+                version,
+                at: mount.mount_point,
+                root: mount.root,
+            })
+        })
+        .collect();
+    found.sort_by_key(|hierarchy| hierarchy.version == Version::Two);
+    found
+}
+
+/// The path of the process's cgroup: `4:cpu,cpuacct:/web` in v1, `0::/web` in v2.
+fn membership(version: Version, cgroups: &str) -> Option<&str> {
+    cgroups.lines().find_map(|line| {
+        let (id, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let of_it = match version {
+            Version::One => controllers.split(',').any(|name| name == "cpu"),
+            Version::Two => id == "0" && controllers.is_empty(),
+        };
+        of_it.then_some(path)
+    })
+}
+
+/// `path` as it is seen where `root` is mounted; `None` where it is not to be seen there.
+fn below<'p>(root: &str, path: &'p str) -> Option<&'p str> {
+    let below = path.strip_prefix(root.trim_end_matches('/'))?;
+    let inside = below.is_empty() || below.starts_with('/');
+    (inside && !path.split('/').any(|name| name == "..")).then_some(below)
+}
+
+/// `/a/b`, `/a`, and the root.
+fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let own = path.trim_end_matches('/');
+    std::iter::successors(Some(own), |path| Some(path.rsplit_once('/')?.0))
+        .map(|path| if path.is_empty() { "/" } else { path })
+        .take(DEEPEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A made-up tree of cgroups.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn file(&self, cgroup: &str, name: &str, text: &str) -> &Self {
+            let directory = self.0.path().join(cgroup.trim_start_matches('/'));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join(name), text).unwrap();
+            self
+        }
+
+        /// A cgroup of v2 with its limit, and for how many microseconds it was throttled.
+        fn two(&self, cgroup: &str, max: &str, throttled: u64) -> &Self {
+            let stat = format!(
+                "usage_usec 9\nnr_periods 40\nnr_throttled 30\nthrottled_usec {throttled}\n"
+            );
+            self.file(cgroup, "cpu.max", max)
+                .file(cgroup, "cpu.stat", &stat)
+        }
+
+        fn quotas(&self, version: Version, root: &str) -> Quotas {
+            Quotas::of(vec![Hierarchy {
+                version,
+                at: self.0.path().to_owned(),
+                root: root.to_owned(),
+            }])
+        }
+    }
+
+    fn micros(number: u64) -> Duration {
+        Duration::from_micros(number)
+    }
+
+    #[test]
+    fn the_limit_of_version_two_is_one_line() {
+        let tree = Tree::new();
+        tree.two("/web", "20000 100000\n", 1_234_567);
+        let quota = tree
+            .quotas(Version::Two, "/")
+            .of_member(7, "0::/web\n")
+            .unwrap();
+        assert_eq!(
+            quota,
+            Quota {
+                pid: 7,
+                cgroup: "/web".into(),
+                quota: Some(micros(20_000)),
+                period: micros(100_000),
+                periods: 40,
+                throttled_periods: 30,
+                throttled: micros(1_234_567),
+            }
+        );
+    }
+
+    #[test]
+    fn the_limit_of_version_one_is_two_files_and_its_times_are_nanoseconds() {
+        let tree = Tree::new();
+        let stat = "nr_periods 40\nnr_throttled 30\nthrottled_time 1234567890\n";
+        tree.file("/web", "cpu.cfs_quota_us", "50000\n")
+            .file("/web", "cpu.cfs_period_us", "100000\n")
+            .file("/web", "cpu.stat", stat);
+        let cgroups = "9:name=systemd:/other\n4:cpu,cpuacct:/web\n0::/\n";
+        let mut quotas = tree.quotas(Version::One, "/");
+        let quota = quotas.of_member(7, cgroups).unwrap();
+        assert_eq!(quota.quota, Some(micros(50_000)));
+        assert_eq!(quota.throttled, Duration::from_nanos(1_234_567_890));
+        assert_eq!((quota.periods, quota.throttled_periods), (40, 30));
+
+        tree.file("/web", "cpu.cfs_quota_us", "-1\n");
+        let quota = quotas.of_member(7, cgroups).unwrap();
+        assert_eq!((quota.quota, quota.cgroup.as_str()), (None, "/web"));
+    }
+
+    #[test]
+    fn a_quota_holds_for_every_cgroup_below_it() {
+        let tree = Tree::new();
+        tree.two("/pods", "400000 100000", 0)
+            .two("/pods/a", "150000 100000", 0)
+            .two("/pods/a/web", "max 100000", 0);
+        let quota = tree
+            .quotas(Version::Two, "/")
+            .of_member(7, "0::/pods/a/web")
+            .unwrap();
+        assert_eq!(quota.cgroup, "/pods/a");
+        assert_eq!(quota.quota, Some(micros(150_000)));
+    }
+
+    #[test]
+    fn of_several_quotas_the_one_that_stops_somebody_matters() {
+        let tree = Tree::new();
+        tree.two("/pods", "400000 100000", 9_000)
+            .two("/pods/a", "150000 100000", 0);
+        let mut quotas = tree.quotas(Version::Two, "/");
+        let cgroup = |quotas: &mut Quotas| quotas.of_member(7, "0::/pods/a").unwrap().cgroup;
+        // What was before we looked is over.
+        assert_eq!(cgroup(&mut quotas), "/pods/a");
+        tree.two("/pods", "400000 100000", 9_500);
+        assert_eq!(cgroup(&mut quotas), "/pods");
+    }
+
+    #[test]
+    fn in_a_container_the_mount_shows_a_part_of_the_tree() {
+        let tree = Tree::new();
+        tree.two("/", "20000 100000", 0)
+            .two("/web", "max 100000", 0);
+        let mut quotas = tree.quotas(Version::Two, "/docker/abc");
+        let quota = quotas.of_member(7, "0::/docker/abc/web").unwrap();
+        assert_eq!(quota.cgroup, "/");
+        assert_eq!(quota.quota, Some(micros(20_000)));
+        for outside in ["0::/docker/abcd", "0::/../other"] {
+            let why = quotas.of_member(7, outside).unwrap_err();
+            assert!(why.contains("not among those mounted here"), "{why}");
+        }
+    }
+
+    #[test]
+    fn without_a_limit_its_own_cgroup_is_told() {
+        let tree = Tree::new();
+        let mut quotas = tree.quotas(Version::Two, "/");
+        let quota = quotas.of_member(7, "0::/web").unwrap();
+        assert_eq!((quota.quota, quota.cgroup.as_str()), (None, "/web"));
+        let none = Quotas::of(Vec::new()).of_member(7, "0::/web");
+        assert!(none.unwrap_err().contains("no cgroup file system"));
+    }
+
+    #[test]
+    fn files_that_make_no_sense_are_no_limit() {
+        let tree = Tree::new();
+        for max in ["", "20000", "x y", "20000 0", "max"] {
+            tree.two("/web", max, 0);
+            let mut quotas = tree.quotas(Version::Two, "/");
+            assert_eq!(quotas.of_member(7, "0::/web").unwrap().quota, None, "{max}");
+        }
+    }
+
+    #[test]
+    fn mounts_of_both_versions_are_found_version_one_first() {
+        let text = "\
+            41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+            33 31 0:30 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n\
+            32 31 0:29 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+            36 31 0:33 / /proc rw - proc proc rw\n";
+        let mounts = <MountInfos as procfs::FromBufRead>::from_buf_read(text.as_bytes()).unwrap();
+        let found = hierarchies(mounts);
+        let told: Vec<_> = found
+            .iter()
+            .map(|hierarchy| {
+                let at = hierarchy.at.to_str().unwrap();
+                (hierarchy.version, at, hierarchy.root.as_str())
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Version::One, "/sys/fs/cgroup/cpu", "/docker/abc"),
+                (Version::Two, "/sys/fs/cgroup/unified", "/"),
+            ]
+        );
+    }
+
+    #[test]
+    fn who_is_gone_has_no_quota_and_who_is_there_has_an_answer() {
+        let mut quotas = Quotas::new();
+        assert_eq!(quotas.of_process(u32::MAX), Ok(None));
+        let pid = std::process::id();
+        let Ok(told) = quotas.of_process(pid) else {
+            return; // no cgroups where this runs
+        };
+        assert_eq!(told.unwrap().pid, pid);
+    }
+}
