@@ -17,17 +17,20 @@ mod docket;
 mod empty_response;
 mod fd_exhaustion;
 mod finding;
+mod gc_pressure;
 mod grounds;
 mod keepalive_race;
 mod no_response;
 mod own_code;
 mod packet_loss;
 mod proxy_timeout;
+mod scheduler_thrash;
 mod server_timeout;
 mod slow_response;
 mod stalled_transfer;
 #[cfg(test)]
 mod tests;
+mod timer_abuse;
 pub(crate) mod wording;
 
 pub use confidence::{Confidence, Doubt};
@@ -50,6 +53,9 @@ use wording::{count, join};
 /// Every rule; causes before what they may cause.
 const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     packet_loss::find,
+    timer_abuse::find,
+    gc_pressure::find,
+    scheduler_thrash::find,
     no_response::taken::find,
     close_wait_leak::find,
     fd_exhaustion::find,

@@ -302,7 +302,7 @@ impl<'m> Request<'m> {
 }
 
 /// From when the request was there until its answer began; until its end, or now, where none did.
-fn window(scene: &Scene<'_>, connection: &Connection, exchange: &Exchange) -> Span {
+pub(crate) fn window(scene: &Scene<'_>, connection: &Connection, exchange: &Exchange) -> Span {
     let arrived = exchange.arrived.unwrap_or(exchange.started);
     let over = exchange.complete.then_some(exchange.last_byte);
     let until = exchange.first_byte.or(over).or(connection.ended());

@@ -6,6 +6,8 @@
 //! runnable, a timer that is made is allocated, an allocation helps the collector. The time is then that
 //! of whoever started it, and the collector's always, whose work is nobody's in particular.
 
+use std::collections::BTreeSet;
+
 use crate::event::Frame;
 
 /// What CPU time was spent on.
@@ -33,6 +35,19 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// All of them, in their order.
+    pub(crate) const ALL: [Self; Self::KINDS] = [
+        Self::Timers,
+        Self::Marking,
+        Self::IdleMarking,
+        Self::Assist,
+        Self::Sweeping,
+        Self::Scheduling,
+        Self::Polling,
+        Self::Allocation,
+        Self::Program,
+    ];
+
     /// How many there are.
     pub(crate) const KINDS: usize = Self::Program as usize + 1;
 
@@ -75,6 +90,32 @@ pub(crate) fn allocates(frames: &[Frame]) -> bool {
     frames
         .iter()
         .any(|frame| runtime(&frame.function).is_some_and(is_allocation))
+}
+
+/// The functions of package time, and those of others that stand on them, by which `stacks` make and set
+/// timers; each once, in no order that means anything.
+pub(crate) fn timer_functions<'f>(stacks: impl IntoIterator<Item = &'f [Frame]>) -> Vec<String> {
+    const CALLED: [&str; 10] = [
+        "time.After",
+        "time.AfterFunc",
+        "time.NewTimer",
+        "time.NewTicker",
+        "time.Tick",
+        "time.Sleep",
+        "time.(*Timer).Reset",
+        "time.(*Ticker).Reset",
+        "context.WithTimeout",
+        "context.WithDeadline",
+    ];
+    let mut called = BTreeSet::new();
+    for frames in stacks {
+        let outermost = frames
+            .iter()
+            .rev()
+            .find(|frame| CALLED.contains(&frame.function.as_str()));
+        called.extend(outermost.map(|frame| frame.function.clone()));
+    }
+    called.into_iter().collect()
 }
 
 /// The part of the runtime to which a function is a door.
@@ -360,7 +401,10 @@ mod tests {
                 "runtime.mallocgcTinySC2;runtime.mallocgc;main.(*Item).clone",
                 Work::Allocation,
             ),
-            ("runtime.memmove;main.(*Catalogue).SearchCopies", Work::Program),
+            (
+                "runtime.memmove;main.(*Catalogue).SearchCopies",
+                Work::Program,
+            ),
         ] {
             assert_eq!(at(stack), work, "{stack}");
         }
@@ -385,7 +429,10 @@ mod tests {
                 "syscall.Syscall;syscall.write;net.(*conn).Write;main.handle;runtime.goexit",
                 Work::Program,
             ),
-            ("main.(*Worker).schedule;main.recv;runtime.main", Work::Program),
+            (
+                "main.(*Worker).schedule;main.recv;runtime.main",
+                Work::Program,
+            ),
         ] {
             assert_eq!(at(stack), work, "{stack}");
         }
