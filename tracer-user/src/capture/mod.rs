@@ -17,10 +17,12 @@ mod overdue;
 mod peers;
 mod processes;
 mod queues;
+mod samples;
 mod seed;
 mod stacks;
 mod standing;
 mod surroundings;
+mod threads;
 mod transfers;
 
 pub use attach::{Attached, Probes};
