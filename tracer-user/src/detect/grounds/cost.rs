@@ -4,11 +4,12 @@
 //! and for each request how much later its answer came. A request loses time to such work in two ways:
 //!
 //! - its own goroutine was caught doing it;
-//! - it had to do something else, and the CPUs that its process may use were all taken. What it waited
-//!   then it waited for whoever had them, each for its share. Goroutines that are ready wait in queues
-//!   of Go's own, which the kernel does not see: its threads all run.
+//! - it had to do something else, and all that may run of its process at a time did run already, or
+//!   waited for a CPU itself. What it waited then it waited for whatever these did, for each work its
+//!   share. Goroutines that are ready wait in queues of Go's own, which the kernel does not see.
 //!
-//! While CPUs are free nobody waits for one, and background work harms nobody, however much it is.
+//! While a process could do more at a time nobody waits, and background work harms nobody, however
+//! much it is.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -27,7 +28,7 @@ use super::{
     lateness::is_plain,
     runtime_work::Work,
     scene::Scene,
-    schedule::Runner,
+    schedule::{self, Runner},
     slowness,
     spans::{Span, Spans},
     usual::TIMES_USUAL,
@@ -47,15 +48,9 @@ const PART: u32 = 4;
 /// nothing.
 const AROUND: Duration = Duration::from_millis(500);
 
-/// All CPUs are taken when so much of what the process may use is used; the rest is what samples and
-/// changes of threads lose.
+/// A process can do no more at a time when it does, or wants to do, so much of what it may; the rest is
+/// what samples and changes of threads lose.
 const TAKEN: f64 = 0.85;
-
-/// They are also taken where others have what the process leaves. Less of the host is idle then.
-const IDLE: f64 = 0.1;
-
-/// Host figures are read about once a second.
-const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// So many late answers make a habit of it.
 const HABIT: usize = 3;
@@ -203,13 +198,9 @@ struct Look<'s, 'm, F> {
 
 /// What happened around a request.
 struct Around {
-    /// CPU time of the process, without what idle processors did for the collector.
-    used: Duration,
-    /// CPU time in the work.
-    caught: Duration,
-    /// CPU time that the process might have used, at most.
-    most: Option<Duration>,
-    /// Nothing was left for anybody else.
+    /// The work's share of the process's CPU time, without what idle processors did for the collector.
+    share: f64,
+    /// The process could not do more at a time.
     taken: bool,
 }
 
@@ -280,22 +271,15 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
         let own = self.own(exchange, window);
         let times = Times::of(self.scene, connection, exchange);
         let idle = waited.without(&times.on_cpu).without(&times.throttled);
-        let share = match around.most {
-            Some(most) if around.taken => around.caught.div_duration_f64(most.max(TICK)).min(1.0),
-            _ => 0.0,
-        };
-        let crowded = idle.total().mul_f64(share);
-        let handing = if handed {
+        let shared = idle.total().mul_f64(around.share);
+        if around.taken {
+            return own + shared;
+        }
+        if handed {
             // Not more than was spent on it, whatever else the request waited for.
-            let share = around
-                .caught
-                .div_duration_f64(around.used.max(TICK))
-                .min(1.0);
-            idle.total().mul_f64(share).min(self.caught_in(window))
-        } else {
-            Duration::ZERO
-        };
-        own + crowded.max(handing)
+            return own + shared.min(self.caught_in(window));
+        }
+        own
     }
 
     /// What the request's own goroutine was caught in.
@@ -352,34 +336,16 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
             used += u64::from(work != Work::IdleMarking);
             caught += u64::from((self.counts)(work));
         }
+        let waits = self.scene.schedule.waits(self.pid, (from, until));
+        let waiting: Duration = waits
+            .map(|wait| Spans::from(schedule::span(wait)).within(&(from, until).into()))
+            .map(|moments| moments.total())
+            .sum();
         let most = self.capacity.map(|cpus| until.since(from).mul_f64(cpus));
-        let used = time(used);
-        let taken = most.is_some_and(|most| {
-            let part = used.div_duration_f64(most.max(TICK));
-            part >= TAKEN || (part >= TAKEN / 2.0 && self.host_is_busy(from, until))
-        });
         Around {
-            used,
-            caught: time(caught),
-            most,
-            taken,
+            share: caught as f64 / used.max(1) as f64,
+            taken: most.is_some_and(|most| time(used) + waiting >= most.mul_f64(TAKEN)),
         }
-    }
-
-    /// Hardly any CPU of the host was idle.
-    fn host_is_busy(&self, from: BootInstant, until: BootInstant) -> bool {
-        let Some(course) = self.scene.model.host() else {
-            return false;
-        };
-        let (Some(before), Some(after)) = (course.at(from), course.at(until.plus(READ_EVERY)))
-        else {
-            return false;
-        };
-        let idle = (after.idle + after.io_wait).saturating_sub(before.idle + before.io_wait);
-        let busy = (after.user + after.system + after.steal)
-            .saturating_sub(before.user + before.system + before.steal);
-        let all = idle + busy;
-        !all.is_zero() && idle.div_duration_f64(all) <= IDLE
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::{
     detect::{
-        confidence::Doubt,
+        confidence::{Confidence, Doubt},
         finding::{Ends, Evidence, Finding, Measured, Rule, Severity, Subject},
+        own_code::brief,
         wording::{count, join, percent, seconds},
     },
     event::{Frame, Pid, Role},
@@ -16,10 +17,12 @@ use super::{
     cost::{Cost, Hit},
     telling::{Timeline, what, wireshark_filter},
 };
-use crate::detect::{confidence::Confidence, own_code::brief};
 
 /// Lines that are named; the rest is many small things.
 const LINES: usize = 3;
+
+/// So many goroutines that wait for their turn are a queue.
+const QUEUE: u64 = 50;
 
 /// What a rule of the runtime adds to what all of them say.
 pub(crate) struct Told {
@@ -45,6 +48,7 @@ impl Cost<'_> {
         };
         self.measure(&mut measured);
         let mut sentences = told.sentences;
+        sentences.extend(ready(model, pid));
         sentences.push(self.sentence());
         let end = worst.map(|hit| hit.connection);
         Finding {
@@ -154,6 +158,20 @@ impl Cost<'_> {
             vec![Doubt::NothingToCompare]
         }
     }
+}
+
+/// How many goroutines had something to do and no processor to do it on, where they are many.
+fn ready(model: &Model, pid: Pid) -> Option<String> {
+    let groups = model.goroutine_groups();
+    let ready = groups
+        .iter()
+        .filter(|group| group.pid == pid && group.state == "runnable");
+    let number: u64 = ready.map(|group| group.count).sum();
+    (number >= QUEUE).then(|| {
+        format!(
+            "When last looked at, {number} goroutines were ready to run and waited for their turn."
+        )
+    })
 }
 
 /// One request, with what it lost.
