@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Frame, Pid, Runtime},
+    event::{BootInstant, Frame, Pid, Runtime},
     model::Model,
 };
 
@@ -156,9 +156,11 @@ impl Heap {
     fn of(model: &Model, pid: Pid) -> Self {
         let course = model.runtime(pid);
         let rate = course.and_then(|course| {
-            let ((from, first), (until, last)) = (course.first(), course.last());
-            let apart = until.since(*from);
-            let number = last.collections?.saturating_sub(first.collections?);
+            let counted = |(at, read): &(BootInstant, Runtime)| Some((*at, read.collections?));
+            let (from, first) = course.readings().find_map(counted)?;
+            let (until, last) = counted(course.last())?;
+            let apart = until.since(from);
+            let number = last.saturating_sub(first);
             (apart >= Duration::from_millis(500)).then(|| number as f64 / apart.as_secs_f64())
         });
         Self {
