@@ -22,9 +22,11 @@ func main() {
 	tied.ToParent()
 
 	watcher := NewWatcher(*watch, *every)
-	for range *sessions {
-		watcher.Open()
-	}
+	go func() {
+		for range *sessions {
+			watcher.Open()
+		}
+	}()
 	queue := NewQueue(*room)
 	http.HandleFunc("/jobs", func(w http.ResponseWriter, r *http.Request) {
 		watcher.Open()

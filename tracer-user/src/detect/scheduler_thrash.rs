@@ -19,7 +19,7 @@ use super::{
     docket::{Case, Docket},
     finding::{Measured, Rule, Severity},
     grounds::{
-        cost::{Cost, Way},
+        cost::{Cost, WAITS_FOR_ANOTHER, Way},
         lost_time::{Told, lines},
         runtime_work::Work,
         scene::Scene,
@@ -37,18 +37,6 @@ const CPUS: f64 = 0.25;
 
 /// Groups of goroutines that are named.
 const GROUPS: usize = 3;
-
-/// What goroutines are blocked in that are waiting for each other, as the runtime words it.
-const WAITING: [&str; 8] = [
-    "chan send",
-    "chan receive",
-    "select",
-    "semacquire",
-    "sync.Mutex.Lock",
-    "sync.RWMutex.Lock",
-    "sync.Cond.Wait",
-    "sync.WaitGroup.Wait",
-];
 
 /// Adds a case for each process.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
@@ -169,7 +157,7 @@ fn meeting(model: &Model, pid: Pid, givers: &[(Frame, u64)]) -> Vec<Group> {
     let mut groups = model.goroutine_groups();
     groups.retain(|group| {
         group.pid == pid
-            && WAITING.contains(&group.state.as_str())
+            && WAITS_FOR_ANOTHER.contains(&group.state.as_str())
             && own_frame(&group.frames).is_some()
     });
     let (known, others): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| {

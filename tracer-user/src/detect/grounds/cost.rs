@@ -12,13 +12,13 @@
 //! much it is.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
 };
 
 use crate::{
-    detect::finding::Severity,
-    event::{BootInstant, Pid, SocketId},
+    detect::{finding::Severity, own_code::own_frame},
+    event::{BootInstant, Frame, Pid, SocketId},
     model::{Connection, Exchange, Kind, TICK},
 };
 
@@ -32,7 +32,7 @@ use super::{
     slowness,
     spans::{Span, Spans},
     usual::TIMES_USUAL,
-    works::{Works, capacity, time},
+    works::{Works, capacity, own_lines, time},
 };
 
 /// Fewer samples (half a second of CPU time) are too few to divide by kinds.
@@ -51,6 +51,18 @@ const AROUND: Duration = Duration::from_millis(500);
 /// A process can do no more at a time when it does, or wants to do, so much of what it may; the rest is
 /// what samples and changes of threads lose.
 const TAKEN: f64 = 0.85;
+
+/// What goroutines are blocked in that wait for each other, as the runtime words it.
+pub(crate) const WAITS_FOR_ANOTHER: [&str; 8] = [
+    "chan send",
+    "chan receive",
+    "select",
+    "semacquire",
+    "sync.Mutex.Lock",
+    "sync.RWMutex.Lock",
+    "sync.Cond.Wait",
+    "sync.WaitGroup.Wait",
+];
 
 /// So many late answers make a habit of it.
 const HABIT: usize = 3;
@@ -214,7 +226,7 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
             .filter(|connection| own(&connection))
             .collect();
         let handed = match way {
-            Way::Crowding => Vec::new(),
+            Way::Crowding => BTreeSet::new(),
             Way::HandingOver => self.handed_over(&servers),
         };
         for connection in servers {
@@ -301,9 +313,10 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
         time(caught.count() as u64)
     }
 
-    /// Kinds of requests whose own goroutines hand over: at any moment one of a row of goroutines works
-    /// for the request, so of a long one its own is seen now and then.
-    fn handed_over(&self, servers: &[&'m Connection]) -> Vec<Kind> {
+    /// Kinds of requests that are handed from one to the other: at any moment one of a row of goroutines
+    /// works for the request, so of a long one its own is seen now and then. All kinds, where handlers
+    /// themselves were seen to wait at a line at which work is handed over.
+    fn handed_over(&self, servers: &[&'m Connection]) -> BTreeSet<Kind> {
         let mut seen: BTreeMap<Kind, (Duration, Duration)> = BTreeMap::new();
         for connection in servers {
             for exchange in connection.exchanges() {
@@ -316,10 +329,22 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
                 sums.1 += window.1.since(window.0);
             }
         }
-        seen.into_iter()
-            .filter(|(_, (own, whole))| *own >= TICK * HABIT as u32 && *own >= *whole / 100)
-            .map(|(kind, _)| kind)
-            .collect()
+        let all = self.handlers_hand_over();
+        seen.retain(|_, (own, whole)| all || (*own >= TICK * HABIT as u32 && *own >= *whole / 100));
+        seen.into_keys().collect()
+    }
+
+    fn handlers_hand_over(&self) -> bool {
+        let model = self.scene.model;
+        let givers = own_lines(model, self.pid, |work, _| (self.counts)(work));
+        model.goroutine_groups().iter().any(|group| {
+            let serves = |frame: &Frame| frame.function == "net/http.(*conn).serve";
+            let gives = |own: &Frame| givers.iter().any(|(at, _)| at.function == own.function);
+            group.pid == self.pid
+                && WAITS_FOR_ANOTHER.contains(&group.state.as_str())
+                && group.frames.iter().any(serves)
+                && own_frame(&group.frames).is_some_and(gives)
+        })
     }
 
     fn around(&self, (from, until): Span) -> Around {

@@ -140,12 +140,14 @@ fn part(function: &str) -> Option<Work> {
         .map(|(_, work)| work)
 }
 
-/// The name within the runtime: of a closure that of its function, and without the mark of an ABI.
+/// The name within the runtime: of a closure that of its function, and without the mark of an ABI. One
+/// that was inlined into another package names none (`_.goready.func1`).
 fn runtime(function: &str) -> Option<&str> {
     if function.starts_with("gcWriteBarrier") {
         return Some("wbBufFlush");
     }
-    let name = function.strip_prefix("runtime.")?;
+    let closure = || function.strip_prefix("_.");
+    let name = function.strip_prefix("runtime.").or_else(closure)?;
     if name.starts_with('(') {
         return Some(name);
     }
@@ -357,7 +359,7 @@ mod tests {
             // perf record of a service with 300,000 timers, Go 1.27.
             "runtime.(*timers).siftDown;runtime.(*timers).deleteMin;runtime.(*timer).updateHeap;runtime.(*timer).unlockAndRun;runtime.(*timers).run;runtime.(*timers).check;runtime.findRunnable;runtime.schedule;runtime.goexit0;runtime.mcall",
             "runtime.gfget;runtime.newproc1;runtime.newproc.func1;runtime.newproc;time.goFunc;runtime.(*timer).unlockAndRun;runtime.(*timers).run;runtime.(*timers).check;runtime.findRunnable;runtime.schedule;runtime.goexit0;runtime.mcall",
-            "runtime.casgstatus;runtime.ready;runtime.goready.func1;runtime.send;runtime.chansend;runtime.selectnbsend;time.sendTime;runtime.(*timer).unlockAndRun;runtime.(*timers).run;runtime.(*timers).check;runtime.stealWork;runtime.findRunnable;runtime.schedule;runtime.park_m;runtime.mcall",
+            "runtime.casgstatus;runtime.ready;_.goready.func1;runtime.send;runtime.chansend;runtime.selectnbsend;time.sendTime;runtime.(*timer).unlockAndRun;runtime.(*timers).run;runtime.(*timers).check;runtime.stealWork;runtime.findRunnable;runtime.schedule;runtime.park_m;runtime.mcall",
             "runtime.unlock2;runtime.unblockTimerChan;runtime.chanrecv;runtime.chanrecv2;main.(*Watcher).byTicker;main.NewWatcher.func1.gowrap1;runtime.goexit",
             "runtime.lock2;time.resetTimer;time.(*Timer).Reset;main.(*Watcher).byTimer.func1;runtime.goexit.abi0",
             "runtime.mallocgcSmallScanNoHeaderSC4;runtime.mallocgc;runtime.newobject;runtime.makechan;time.NewTimer;time.After;main.(*Watcher).byAfter",

@@ -409,10 +409,31 @@ fn work_that_is_handed_over_in_tiny_pieces_is_named_although_a_cpu_is_free() {
 }
 
 #[test]
+fn handlers_that_wait_where_work_is_handed_over_were_held_up_by_it() {
+    let (mut story, socket) = shop();
+    busy(&mut story, &[(PARKING, 800), (HANDING, 150), (WORKING, 60)]);
+    asked(&mut story, socket, 4, 2_000.0);
+    let giving = ["runtime.chansend1", HANDING[5], "net/http.(*conn).serve"];
+    story.goroutines(9_000.0, SHOP, vec![goroutine(7, "chan send", &giving)]);
+    switched(&mut story);
+    let found = found_in(&mut story);
+    assert_eq!(
+        only(&found, Rule::SchedulerThrash).severity,
+        Severity::Warning
+    );
+}
+
+#[test]
 fn a_request_that_sleeps_beside_a_busy_pipeline_was_not_held_up_by_it() {
     let (mut story, socket) = shop();
     busy(&mut story, &[(PARKING, 800), (HANDING, 150), (WORKING, 60)]);
     asked(&mut story, socket, 4, 2_000.0);
+    let sleeping = [
+        "time.Sleep",
+        "main.nap /srv/shop/nap.go:3",
+        "net/http.(*conn).serve",
+    ];
+    story.goroutines(9_000.0, SHOP, vec![goroutine(7, "sleep", &sleeping)]);
     switched(&mut story);
     assert_eq!(warnings(&found_in(&mut story)), Vec::<&Finding>::new());
 }
