@@ -219,8 +219,8 @@ fn process_execed(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sched_process_exit")]
-fn process_exited(_ctx: BtfTracePointContext) -> i32 {
-    processes::exited();
+fn process_exited(ctx: BtfTracePointContext) -> i32 {
+    processes::exited(ctx.arg(0));
     0
 }
 

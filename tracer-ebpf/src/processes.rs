@@ -61,13 +61,15 @@ pub(crate) fn execed(old_tid: u32) -> Option<()> {
     tell(PROCESS_EXECED, tgid, 0)
 }
 
-/// `sched_process_exit(task)`: told for the first thread of a process only.
+/// `sched_process_exit(task)`: told of a process whose last thread ends. The first one may end long before,
+/// as it does when another one calls `execve`.
 #[inline(always)]
-pub(crate) fn exited() -> Option<()> {
-    let (tgid, tid) = current();
+pub(crate) fn exited(task: u64) -> Option<()> {
+    let (tgid, _) = current();
     // SAFETY: the value is not read.
     unsafe { TARGETS.get(tgid) }?;
-    if tid != tgid {
+    let signal: u64 = read(task, offset!(task_signal))?;
+    if read::<i32>(signal, offset!(signal_live))? > 0 {
         return None;
     }
     tell(PROCESS_EXITED, tgid, 0)

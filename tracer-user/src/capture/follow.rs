@@ -123,7 +123,9 @@ impl Live {
                 self.look_at(pid, relation, sink);
             }
             _ => {
-                if self.processes.get(pid).is_some() {
+                // The last two threads may end at once, and both be told to be the last.
+                let told = self.ended.iter().any(|(_, ended)| *ended == pid);
+                if self.processes.get(pid).is_some() && !told {
                     self.ended.push((Instant::now(), pid));
                     tell(sink, Fact::ProcessEnded { pid });
                 }
