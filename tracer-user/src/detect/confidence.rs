@@ -35,6 +35,8 @@ pub enum Doubt {
     /// No quick request of the same kind was seen, so that it is slow is judged by its length alone.
     /// (0.85)
     NothingToCompare,
+    /// That it queued in Go's scheduler was concluded from who had the processors. (0.9)
+    QueueInferred,
     /// The window ended before it was over. (0.9)
     NotOver,
     /// Records were lost. (0.9)
@@ -49,6 +51,7 @@ impl Doubt {
             Self::ReasonUnread
             | Self::SettingInferred
             | Self::SettingUnknown
+            | Self::QueueInferred
             | Self::NotOver
             | Self::Losses => 0.9,
             Self::NothingToCompare => 0.85,

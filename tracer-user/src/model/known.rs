@@ -180,6 +180,12 @@ impl Model {
         self.scheduler.gone()
     }
 
+    /// How many threads are no longer kept one by one.
+    #[must_use]
+    pub fn threads_left_out(&self) -> u64 {
+        self.scheduler.left_out()
+    }
+
     /// Waits of `pid`'s threads for a CPU that stood out, in the order of their ends.
     pub fn waits(&self, pid: Pid) -> impl Iterator<Item = &Wait> {
         self.scheduler.waits(pid)

@@ -24,8 +24,9 @@ pub(super) struct Scheduler {
     threads: BTreeMap<(Pid, u32), Thread>,
     /// Ended threads in the order in which they ended.
     ended: VecDeque<(Pid, u32)>,
-    /// The sums of threads that are no longer kept one by one.
+    /// The sums of threads that are no longer kept one by one, and how many they are.
     gone: BTreeMap<Pid, Thread>,
+    left_out: u64,
     waits: BTreeMap<Pid, VecDeque<Wait>>,
     forgotten: u64,
 }
@@ -49,6 +50,7 @@ impl Scheduler {
     }
 
     fn go(&mut self, thread: Thread) {
+        self.left_out += 1;
         let Some(sum) = self.gone.get_mut(&thread.pid) else {
             self.gone.insert(thread.pid, thread);
             return;
@@ -86,6 +88,10 @@ impl Scheduler {
     /// The sum of the threads of each process that are no longer kept one by one.
     pub(super) fn gone(&self) -> impl Iterator<Item = &Thread> {
         self.gone.values()
+    }
+
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     pub(super) fn waits(&self, pid: Pid) -> impl Iterator<Item = &Wait> {

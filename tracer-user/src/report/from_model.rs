@@ -15,6 +15,7 @@ use super::json::{
     ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
     SCHEMA, SnapshotTold, SourceTold, TargetTold,
 };
+use super::threads::threads;
 
 /// Connections told one by one.
 const CONNECTIONS: usize = 1_000;
@@ -31,6 +32,7 @@ impl Report {
             .processes()
             .partition(|process| process.about.relation == Relation::Target);
         let (connections, left_out) = connections(model, findings);
+        let (threads, threads_left_out) = threads(model, findings);
         Self {
             schema: SCHEMA,
             source: SourceTold {
@@ -48,7 +50,8 @@ impl Report {
             findings: findings.to_vec(),
             connections,
             connections_left_out: left_out,
-            threads: Vec::new(),
+            threads,
+            threads_left_out,
             goroutines: GoroutinesTold::of(model),
             host: HostTold::of(model),
         }
@@ -95,6 +98,9 @@ impl Losses {
 impl Coverage {
     fn of(model: &Model) -> Self {
         let mut watched = vec!["tcp".to_owned()];
+        if model.threads().chain(model.threads_gone()).next().is_some() {
+            watched.push("scheduler".into());
+        }
         let looked_at = model
             .connections()
             .any(|connection| !connection.looks.is_empty());

@@ -42,6 +42,8 @@ pub struct Report {
     pub connections_left_out: u64,
     /// Threads; empty where the scheduler was not watched.
     pub threads: Vec<ThreadTold>,
+    /// How many threads are not in the list.
+    pub threads_left_out: u64,
     /// Goroutines.
     pub goroutines: GoroutinesTold,
     /// The host around them; `null` where nobody read its figures, as in a packet capture.
@@ -190,10 +192,24 @@ pub struct ThreadTold {
     pub on_cpu_s: f64,
     /// Runnable, waiting for a CPU.
     pub run_queue_s: f64,
+    /// Of that, since it was woken.
+    pub woken_s: f64,
+    /// And since another thread took the CPU.
+    pub preempted_s: f64,
     /// The 99th percentile of one such wait.
     pub run_queue_p99_s: f64,
+    /// Runnable, and stopped by the quota of its cgroup.
+    pub throttled_s: f64,
     /// Blocked.
     pub off_cpu_s: f64,
+    /// Of that, where no signal reaches it: as a rule on a disk.
+    pub uninterruptible_s: f64,
+    /// For how long it was watched: all of the above but the parts together.
+    pub watched_s: f64,
+    /// It ended in the window.
+    pub ended: bool,
+    /// The median of how long it ran each time.
+    pub slice_p50_s: f64,
     /// Switched out because it blocked.
     pub switches_voluntary: u64,
     /// Switched out while runnable.

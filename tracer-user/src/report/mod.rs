@@ -8,6 +8,7 @@ mod from_model;
 mod host;
 mod json;
 pub mod text;
+mod threads;
 
 pub use host::{HostTold, NeighbourTold, PressureTold};
 pub use json::{

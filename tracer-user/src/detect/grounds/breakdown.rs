@@ -25,8 +25,10 @@ const MADE_FOR_IT: Duration = Duration::from_millis(10);
 /// Events come only almost in order.
 const SLACK: Duration = Duration::from_millis(2);
 
-/// Parts shorter than this share of the whole are not worth a word.
+/// Parts shorter than this share of the whole are not worth a word; a rest that is left by an estimate
+/// is less sure.
 const WORTH_TELLING: f64 = 0.02;
+const WORTH_ESTIMATING: f64 = 0.05;
 
 /// A part of an exchange's time. Its name is promised to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,8 +82,8 @@ impl Part {
         }
     }
 
-    /// The same for people; the service's own part is named by what else was `measured` of it.
-    fn words(self, measured: Measured) -> &'static str {
+    /// The same for people; the service's own part is named by what else was `watched` of it.
+    fn words(self, watched: Watched) -> &'static str {
         match self {
             Self::Connect => "connecting",
             Self::Request => "the request's transfer",
@@ -91,10 +93,10 @@ impl Part {
             Self::Upstream => "waiting for other services",
             Self::OnCpu => "computing on a CPU",
             Self::Queued => "queueing in Go's scheduler for a turn",
-            Self::Service => match measured {
-                Measured::Nothing => "the service itself",
-                Measured::Waits => "the service itself, neither throttled nor waiting for a CPU",
-                Measured::All => "the service waiting for something else (a lock, a timer, a disk)",
+            Self::Service => match watched {
+                Watched::Nothing => "the service itself",
+                Watched::Waits => "the service itself, neither throttled nor waiting for a CPU",
+                Watched::All => "the service waiting for something else (a lock, a timer, a disk)",
             },
             Self::Network => "on the way",
             Self::Beyond => "the way and the server, which is not traced",
@@ -106,7 +108,7 @@ impl Part {
 
 /// What is known of the server's threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Measured {
+pub(crate) enum Watched {
     /// The scheduler was not watched.
     Nothing,
     /// Waits for a CPU; not who ran.
@@ -115,7 +117,7 @@ pub(crate) enum Measured {
     All,
 }
 
-impl Measured {
+impl Watched {
     pub(crate) fn of(scene: &Scene<'_>, server: &Connection) -> Self {
         let runs = server.role == Role::Server;
         if runs && scene.schedule.sampled(server.pid) {
@@ -132,7 +134,7 @@ impl Measured {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Breakdown {
     parts: BTreeMap<Part, Duration>,
-    measured: Measured,
+    watched: Watched,
 }
 
 impl Breakdown {
@@ -165,7 +167,7 @@ impl Breakdown {
                 &server_claims(scene, server, exchange),
                 Part::Service,
             ),
-            measured: Measured::of(scene, server),
+            watched: Watched::of(scene, server),
         }
     }
 
@@ -210,7 +212,7 @@ impl Breakdown {
         };
         Self {
             parts: partition(whole, &claims, rest),
-            measured: server.map_or(Measured::Nothing, |(server, _)| Measured::of(scene, server)),
+            watched: server.map_or(Watched::Nothing, |(server, _)| Watched::of(scene, server)),
         }
     }
 
@@ -221,6 +223,11 @@ impl Breakdown {
     /// The sum of all parts.
     pub(crate) fn whole(&self) -> Duration {
         self.parts.values().sum()
+    }
+
+    /// What is known of the server's threads.
+    pub(crate) fn watched(&self) -> Watched {
+        self.watched
     }
 
     /// Each part in seconds, by its name.
@@ -234,17 +241,20 @@ impl Breakdown {
     /// The parts in a sentence, the largest first.
     pub(crate) fn sentence(&self) -> String {
         let whole = self.whole();
-        let least = whole.mul_f64(WORTH_TELLING);
+        let least = |part| match (part, self.watched) {
+            (Part::Service, Watched::All) => whole.mul_f64(WORTH_ESTIMATING),
+            _ => whole.mul_f64(WORTH_TELLING),
+        };
         let mut parts: Vec<(Part, Duration)> = self
             .parts
             .iter()
             .map(|(part, time)| (*part, *time))
-            .filter(|(_, time)| *time >= least)
+            .filter(|(part, time)| *time >= least(*part))
             .collect();
         parts.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         let told: Vec<String> = parts
             .iter()
-            .map(|(part, time)| format!("{} {}", seconds(*time), part.words(self.measured)))
+            .map(|(part, time)| format!("{} {}", seconds(*time), part.words(self.watched)))
             .collect();
         format!("Of {} in all: {}.", seconds(whole), join(&told))
     }

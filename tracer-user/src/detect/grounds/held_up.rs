@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use crate::{
     event::{BootInstant, Pid, Role, Waiting},
-    model::{Connection, Exchange, Kind, TICK, Wait},
+    model::{Connection, Exchange, Kind, Sampled, TICK, Wait},
 };
 
 use super::{
     scene::Scene,
-    schedule::{Runner, around, span},
+    schedule::{Runner, around, before, span},
     spans::{Span, Spans},
     turns,
     usual::TIMES_USUAL,
@@ -28,6 +28,9 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// What was held up goes on this soon after: the CPU's other threads, and the process's other
 /// goroutines, may come first.
 const SOON: Duration = Duration::from_millis(20);
+
+/// Half ticks around a sample in which its runner may have run as well.
+const FARTHEST: u32 = 16;
 
 /// A request that was served, with what kept its server from running.
 #[derive(Debug)]
@@ -85,6 +88,16 @@ pub(crate) fn of<'m>(
     }
 }
 
+/// Samples of a request's runner while it worked on it, oldest first.
+pub(crate) fn samples<'m>(
+    scene: &Scene<'m>,
+    connection: &Connection,
+    exchange: &Exchange,
+) -> Vec<&'m Sampled> {
+    let request = Request::of(scene, connection, exchange);
+    request.samples(scene).collect()
+}
+
 /// The same as moments, which overlap nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
@@ -108,11 +121,10 @@ impl Times {
         let own_throttled = own(&[Waiting::Throttled]);
         let own_queue = own(&[Waiting::Woken, Waiting::Preempted]).without(&own_throttled);
         let own = own_throttled.and(&own_queue);
-        let ran = request.ran(scene);
         let throttled = own_throttled.and(&request.stopped(scene).without(&own));
         let run_queue = own_queue.and(&request.woken_for().without(&throttled));
         let waited = throttled.and(&run_queue);
-        let on_cpu = ran.without(&waited);
+        let on_cpu = request.ran(scene, &waited);
         let queued = match request.runner {
             Some(Runner::Goroutine(id)) => {
                 let unusual = is_unusual(scene, connection, exchange, request.window);
@@ -194,10 +206,10 @@ impl<'m> Request<'m> {
         request
     }
 
-    fn ran_at(&mut self, scene: &Scene<'_>) {
+    fn ran_at(&mut self, scene: &Scene<'m>) {
         if let Some(runner) = self.runner {
-            let seen = scene.schedule.samples(self.pid, runner, self.own_window());
-            self.running.extend(seen.map(|sampled| sampled.at));
+            let seen: Vec<_> = self.samples(scene).map(|sampled| sampled.at).collect();
+            self.running.extend(seen);
             let lost = self.waits.iter().filter(|wait| is_of(wait, runner));
             let ends = lost.flat_map(|wait| [wait.told.from, wait.until]);
             self.running.extend(ends);
@@ -221,13 +233,36 @@ impl<'m> Request<'m> {
             .within(&self.own_window().into())
     }
 
-    /// When its runner ran.
-    fn ran(&self, scene: &Scene<'_>) -> Spans {
-        let Some(runner) = self.runner else {
-            return Spans::default();
+    /// When its runner ran, outside of what is `explained`: as much as its samples stand for, next to
+    /// each of them. Of a runner that is preempted again and again the sample falls in a slice that is
+    /// shorter than a tick, and stands for those before and after it as well.
+    fn ran(&self, scene: &Scene<'m>, explained: &Spans) -> Spans {
+        let samples: Vec<&Sampled> = self.samples(scene).collect();
+        let free = Spans::from(self.own_window())
+            .without(explained)
+            .without(&self.idle);
+        let worth = TICK * u32::try_from(samples.len()).unwrap_or(u32::MAX);
+        let near = |halves: u32| {
+            let half = TICK / 2 * halves;
+            Spans::of(samples.iter().map(|sampled| around(sampled.at, half))).within(&free)
         };
-        let samples = scene.schedule.samples(self.pid, runner, self.own_window());
-        Spans::of(samples.map(around)).within(&self.own_window().into())
+        let mut ran = near(1);
+        for halves in 2..=FARTHEST {
+            if ran.total() >= worth {
+                break;
+            }
+            let more = near(halves);
+            if more.total() > worth + TICK {
+                break;
+            }
+            ran = more;
+        }
+        ran
+    }
+
+    fn samples(&self, scene: &Scene<'m>) -> impl Iterator<Item = &'m Sampled> {
+        let samples = |runner| scene.schedule.samples(self.pid, runner, self.own_window());
+        self.runner.map(samples).into_iter().flatten()
     }
 
     /// When nobody could go on with it because the quota had stopped all who could.
@@ -349,11 +384,6 @@ fn is_of(wait: &Wait, runner: Runner) -> bool {
         Runner::Goroutine(id) => wait.told.goroutine == Some(id),
         Runner::Thread(tid) => wait.told.tid == tid,
     }
-}
-
-fn before(at: BootInstant, by: Duration) -> BootInstant {
-    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-    BootInstant(at.0.saturating_sub(by))
 }
 
 /// One of `moments`, which are in order, is in `span`, its ends included.

@@ -15,7 +15,9 @@ use crate::{
 
 use super::{
     breakdown::{Breakdown, Part, as_seen_there},
+    held_up,
     scene::Scene,
+    turns::{Taker, Turns},
     upstreams::Wait,
     usual::TIMES_USUAL,
 };
@@ -29,9 +31,18 @@ const DEPTH: usize = 8;
 /// Requests of these take as long as they were asked to.
 const ON_REQUEST: &str = "/debug/pprof/";
 
+/// A request that had a CPU for so long would have been late without any load as well, or almost: less
+/// is what it takes, and late because of others.
+const COMPUTES: Duration = Duration::from_millis(400);
+
 /// Why an answer came late; the largest part of the wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
+    /// Its goroutine, or thread, was busy on a CPU, or waited to be so again.
+    Computed,
+    /// Its goroutine queued for one of Go's processors: these requests of the same process had them;
+    /// `None` where no kind of them stands out.
+    Queued(Option<Taker>),
     /// It lay in the server's socket, unread.
     Unread,
     /// The server waited for another service.
@@ -61,13 +72,14 @@ pub(crate) struct Late<'m> {
 
 /// All of them.
 pub(crate) fn all<'m>(scene: &Scene<'m>) -> Vec<Late<'m>> {
+    let turns = Turns::of(scene);
     let mut all = Vec::new();
     for connection in scene.model.connections() {
         if connection.role != Role::Server {
             continue;
         }
         for exchange in connection.exchanges() {
-            all.extend(late(scene, connection, exchange));
+            all.extend(late(scene, &turns, connection, exchange));
         }
     }
     all
@@ -90,11 +102,16 @@ fn wait(exchange: &Exchange) -> Option<Duration> {
     Some(exchange.answer_time()? + unread)
 }
 
-fn late<'m>(scene: &Scene<'m>, connection: &'m Connection, exchange: Exchange) -> Option<Late<'m>> {
+fn late<'m>(
+    scene: &Scene<'m>,
+    turns: &Turns,
+    connection: &'m Connection,
+    exchange: Exchange,
+) -> Option<Late<'m>> {
     let wait = wait(&exchange).filter(|wait| *wait >= LATE && is_plain(&exchange))?;
     let kind = Kind::of(&exchange)?;
     Some(Late {
-        reason: reason(scene, connection, &exchange, wait),
+        reason: reason(scene, turns, connection, &exchange, wait),
         usual: scene
             .usual
             .at(connection, &kind)
@@ -108,13 +125,24 @@ fn late<'m>(scene: &Scene<'m>, connection: &'m Connection, exchange: Exchange) -
 
 fn reason(
     scene: &Scene<'_>,
+    turns: &Turns,
     connection: &Connection,
     exchange: &Exchange,
     wait: Duration,
 ) -> Reason {
     let waits = scene.upstreams.during(connection.socket, exchange.number);
     let parts = Breakdown::served(scene, connection, exchange);
-    if parts.of(Part::Unread) * 2 >= wait {
+    let (computed, queued) = (parts.of(Part::OnCpu), parts.of(Part::Queued));
+    let kept_from = parts.of(Part::RunQueue) + parts.of(Part::Throttled);
+    if computed >= COMPUTES && (computed + queued + kept_from) * 2 >= wait {
+        return Reason::Computed;
+    }
+    if queued * 2 >= wait {
+        return Reason::Queued(taker(scene, turns, connection, exchange));
+    }
+    // Whatever kept the process from reading it.
+    let arrived = exchange.arrived.unwrap_or(exchange.started);
+    if exchange.started.since(arrived) * 2 >= wait {
         return Reason::Unread;
     }
     if parts.of(Part::Upstream) * 2 < wait {
@@ -127,6 +155,19 @@ fn reason(
         Some((socket, number)) => Reason::PassedOn(socket, number),
         None => Reason::Upstream(longest.connection.remote),
     }
+}
+
+/// Who had the processors meanwhile.
+fn taker(
+    scene: &Scene<'_>,
+    turns: &Turns,
+    connection: &Connection,
+    exchange: &Exchange,
+) -> Option<Taker> {
+    let goroutine = exchange.actor?.goroutine?;
+    let window = held_up::window(scene, connection, exchange);
+    let taker = turns.taker(scene, (connection.pid, goroutine), window);
+    taker.cloned()
 }
 
 /// The longest of the waits for that service which was waited for longest.

@@ -12,6 +12,7 @@ pub(crate) mod gaps;
 pub(crate) mod give_up;
 pub(crate) mod harm;
 pub(crate) mod held_up;
+pub(crate) mod hot;
 pub(crate) mod lateness;
 pub(crate) mod limit;
 pub(crate) mod loss;

@@ -79,7 +79,11 @@ impl<'m> Schedule<'m> {
             let throttled = waits
                 .iter()
                 .filter(|wait| wait.told.why == Waiting::Throttled);
-            let running = Spans::of(of.all_samples.iter().map(|sampled| around(sampled)));
+            let running = Spans::of(
+                of.all_samples
+                    .iter()
+                    .map(|sampled| around(sampled.at, TICK / 2)),
+            );
             of.stopped = Spans::of(throttled.map(|wait| span(wait))).without(&running);
             of.waits = waits;
             of.watched = true;
@@ -169,14 +173,15 @@ pub(crate) fn span(wait: &Wait) -> Span {
     (wait.told.from, wait.until)
 }
 
-/// The time that a sample stands for, as much before it as after.
-pub(crate) fn around(sampled: &Sampled) -> Span {
-    let half = TICK / 2;
-    let before = u64::try_from(half.as_nanos()).unwrap_or_default();
-    (
-        BootInstant(sampled.at.0.saturating_sub(before)),
-        sampled.at.plus(half),
-    )
+/// So long before and after a moment.
+pub(crate) fn around(at: BootInstant, long: Duration) -> Span {
+    (before(at, long), at.plus(long))
+}
+
+/// So long before a moment.
+pub(crate) fn before(at: BootInstant, long: Duration) -> BootInstant {
+    let long = u64::try_from(long.as_nanos()).unwrap_or(u64::MAX);
+    BootInstant(at.0.saturating_sub(long))
 }
 
 fn length(wait: &Wait) -> Duration {

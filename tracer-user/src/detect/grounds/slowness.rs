@@ -1,8 +1,9 @@
 //! Which late answers are believed to be a fault.
 //!
 //! A wait is no fault: a long poll waits on purpose, and so does whoever passes one on. Believed is a
-//! wait that was measured to be another's doing and cannot have been asked for, or that is many times
-//! what requests of the same kind usually take while few of them do.
+//! wait that was measured to be another's doing and cannot have been asked for, one that was no wait
+//! because the handler computed, and one that is many times what requests of the same kind usually take
+//! while few of them do.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -58,15 +59,19 @@ pub(crate) enum Culprit {
     Unread(Pid, u16),
     /// A handler: its process, port and route.
     Handler(Pid, u16, String),
+    /// Goroutines of this process, none of which stands out, which it serves at that port.
+    Crowd(Pid, u16),
 }
 
 impl Culprit {
     pub(crate) fn of(late: &Late<'_>) -> Self {
         let (pid, port) = (late.connection.pid, late.connection.local.port());
-        match late.reason {
-            Reason::Upstream(address) => Self::Upstream(address),
+        match &late.reason {
+            Reason::Upstream(address) => Self::Upstream(*address),
             Reason::Unread => Self::Unread(pid, port),
-            Reason::Itself | Reason::PassedOn(..) => {
+            Reason::Queued(Some((port, route))) => Self::Handler(pid, *port, route.clone()),
+            Reason::Queued(None) => Self::Crowd(pid, port),
+            Reason::Computed | Reason::Itself | Reason::PassedOn(..) => {
                 Self::Handler(pid, port, late.kind.route.clone())
             }
         }
@@ -76,24 +81,71 @@ impl Culprit {
 /// Late answers of one culprit that are believed to be a fault.
 pub(crate) struct Believed<'l, 'm> {
     pub(crate) late: Vec<&'l Late<'m>>,
+    pub(crate) because: Because,
     pub(crate) severity: Severity,
+}
+
+/// What a late answer was seen to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Because {
+    /// Its handler computed.
+    Computed,
+    /// It queued in Go's scheduler.
+    Queued,
+    /// What the culprit says.
+    Other,
 }
 
 impl<'l, 'm> Believed<'l, 'm> {
     /// `None` where none is.
-    pub(crate) fn of(scene: &Scene<'m>, culprit: &Culprit, late: &[&'l Late<'m>]) -> Option<Self> {
+    pub(crate) fn of(scene: &Scene<'m>, culprit: &Culprit, all: &[&'l Late<'m>]) -> Option<Self> {
+        if let Culprit::Handler(.., route) = culprit
+            && let Some(busy) = Self::busy(scene, route, all)
+        {
+            return Some(busy);
+        }
         let (late, sure) = match culprit {
-            Culprit::Unread(..) => (unread(late)?, true),
-            Culprit::Upstream(_) => upstream(scene, late)?,
-            Culprit::Handler(..) => (unusual(scene, late)?, true),
+            Culprit::Unread(..) => (unread(all)?, true),
+            Culprit::Upstream(_) => upstream(scene, all)?,
+            Culprit::Handler(..) => (unusual(scene, all)?, true),
+            Culprit::Crowd(..) => crowd(scene, all)?,
         };
         let often = late.len() >= HABIT || share(scene, &late) >= OUTLIERS;
-        let severity = if sure && often {
+        let because = match culprit {
+            Culprit::Crowd(..) => Because::Queued,
+            _ => Because::Other,
+        };
+        Some(Self::new(late, because, sure && often))
+    }
+
+    /// Where most of them computed themselves, or queued behind those that did.
+    fn busy(scene: &Scene<'m>, route: &str, all: &[&'l Late<'m>]) -> Option<Self> {
+        let computed = only(all, |late| late.reason == Reason::Computed);
+        let queued = only(all, |late| matches!(late.reason, Reason::Queued(_)));
+        if (computed.len() + queued.len()) * 2 < all.len() {
+            return None;
+        }
+        if !computed.is_empty() {
+            let often = computed.len() + queued.len() >= HABIT;
+            return Some(Self::new(computed, Because::Computed, often));
+        }
+        // Requests that queue behind their own kind are more than the CPUs can do, no fault of one.
+        let others = only(&queued, |late| late.kind.route != route);
+        let warn = others.len() >= HABIT || unusual(scene, &queued).is_some();
+        (queued.len() >= HABIT).then(|| Self::new(queued, Because::Queued, warn))
+    }
+
+    fn new(late: Vec<&'l Late<'m>>, because: Because, warn: bool) -> Self {
+        let severity = if warn {
             Severity::Warning
         } else {
             Severity::Info
         };
-        Some(Self { late, severity })
+        Self {
+            late,
+            because,
+            severity,
+        }
     }
 
     /// One of those of which most is known, in the middle of their waits.
@@ -107,30 +159,32 @@ impl<'l, 'm> Believed<'l, 'm> {
     }
 }
 
+fn only<'l, 'm>(late: &[&'l Late<'m>], wanted: impl Fn(&Late<'m>) -> bool) -> Vec<&'l Late<'m>> {
+    late.iter().copied().filter(|late| wanted(late)).collect()
+}
+
 /// Nobody lets a request lie in a socket on purpose.
 fn unread<'l, 'm>(late: &[&'l Late<'m>]) -> Option<Vec<&'l Late<'m>>> {
-    let long = late.iter().copied().filter(|late| late.wait >= LATE_ALONE);
-    let long: Vec<_> = long.collect();
+    let long = only(late, |late| late.wait >= LATE_ALONE);
     (!long.is_empty()).then_some(long)
+}
+
+/// Requests that queue behind each other: a fault for sure only where they seldom do. A service that is
+/// asked for more than its CPUs give is worth knowing.
+fn crowd<'l, 'm>(scene: &Scene<'m>, late: &[&'l Late<'m>]) -> Option<(Vec<&'l Late<'m>>, bool)> {
+    match unusual(scene, late) {
+        Some(unusual) => Some((unusual, true)),
+        None => (late.len() >= HABIT).then(|| (late.to_vec(), false)),
+    }
 }
 
 /// Waits for another service, and whether it is sure that they were not asked for.
 fn upstream<'l, 'm>(scene: &Scene<'m>, late: &[&'l Late<'m>]) -> Option<(Vec<&'l Late<'m>>, bool)> {
     let question =
         |late: &Late<'m>| longest(scene, late).map(|wait| Question::of(scene, late, wait));
-    let of = |wanted: Question| {
-        let those = late
-            .iter()
-            .copied()
-            .filter(|late| question(late) == Some(wanted));
-        those.collect::<Vec<_>>()
-    };
+    let of = |wanted: Question| only(late, |late| question(late) == Some(wanted));
     let own = of(Question::Own);
-    let compared: Vec<_> = own
-        .iter()
-        .copied()
-        .filter(|late| late.usual.is_some())
-        .collect();
+    let compared = only(&own, |late| late.usual.is_some());
     if compared.len() >= HABIT {
         return Some((compared, true));
     }
@@ -152,10 +206,9 @@ fn habit<'l, 'm>(mut late: Vec<&'l Late<'m>>) -> Option<Vec<&'l Late<'m>>> {
 
 /// Those that took many times what is usual, where few did.
 fn unusual<'l, 'm>(scene: &Scene<'m>, late: &[&'l Late<'m>]) -> Option<Vec<&'l Late<'m>>> {
-    let unusual = late.iter().copied().filter(|late| {
+    let unusual = only(late, |late| {
         late.usual.is_some() && (LATE_ALONE..ON_PURPOSE).contains(&late.wait) && !polls(late)
     });
-    let unusual: Vec<_> = unusual.collect();
     (unusual.len() >= HABIT && share(scene, &unusual) <= MEANT).then_some(unusual)
 }
 

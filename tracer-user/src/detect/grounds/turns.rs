@@ -4,20 +4,32 @@
 //! them are taken it queues in the program, where the kernel sees nobody wait. That it queued is
 //! inferred: it had something to do, and all processors were taken by other goroutines.
 
-use std::time::Duration;
-
-use crate::{
-    event::{Pid, Waiting},
-    model::TICK,
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
 };
 
-use super::{scene::Scene, schedule::span, spans::Spans};
+use crate::{
+    event::{Pid, SocketId, Waiting},
+    model::{Kind, TICK},
+};
+
+use super::{
+    held_up,
+    scene::Scene,
+    schedule::span,
+    spans::{Span, Spans},
+};
 
 /// Samples are too few to tell in less.
 const FEW: Duration = TICK.saturating_mul(3);
 
 /// That they were all taken is believed although samples show a little less.
 const MISSED: f64 = 0.1;
+
+/// Requests that each take a processor for less keep nobody waiting by themselves: where they do, they
+/// are too many.
+const LONG: Duration = Duration::from_millis(100);
 
 /// Of moments in which `goroutine` had something to do and did not run, those that it spent queueing
 /// for a processor: all, or none.
@@ -59,4 +71,72 @@ fn taken(scene: &Scene<'_>, pid: Pid, goroutine: u64, moments: &Spans) -> Durati
         sum += waits.map(within).sum::<Duration>();
     }
     sum
+}
+
+/// What requests are told together by that take the processors: the port at which they are served, and
+/// their route.
+pub(crate) type Taker = (u16, String);
+
+/// A request that a goroutine served.
+#[derive(Debug)]
+struct Turn {
+    during: Span,
+    request: (SocketId, u32),
+    taker: Taker,
+}
+
+/// Which requests each goroutine served.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(HashMap<(Pid, u64), Vec<Turn>>);
+
+impl Turns {
+    /// Of every process that was sampled.
+    pub(crate) fn of(scene: &Scene<'_>) -> Self {
+        let mut all: HashMap<_, Vec<Turn>> = HashMap::new();
+        for connection in scene.servers() {
+            if !scene.schedule.watched(connection.pid) {
+                continue;
+            }
+            for exchange in connection.exchanges() {
+                let goroutine = exchange.actor.and_then(|actor| actor.goroutine);
+                let (Some(id), Some(kind)) = (goroutine, Kind::of(&exchange)) else {
+                    continue;
+                };
+                all.entry((connection.pid, id)).or_default().push(Turn {
+                    during: held_up::window(scene, connection, &exchange),
+                    request: (connection.socket, exchange.number),
+                    taker: (connection.local.port(), kind.route),
+                });
+            }
+        }
+        Self(all)
+    }
+
+    /// The requests that had most of `pid`'s processors in `window`, `goroutine` apart, where each had
+    /// one for long.
+    pub(crate) fn taker(
+        &self,
+        scene: &Scene<'_>,
+        (pid, goroutine): (Pid, u64),
+        window: Span,
+    ) -> Option<&Taker> {
+        let mut all = 0_u32;
+        let mut takers: BTreeMap<&Taker, (u32, BTreeSet<(SocketId, u32)>)> = BTreeMap::new();
+        for sampled in scene.schedule.samples_of_all(pid, window) {
+            let other = sampled.sample.goroutine.filter(|id| *id != goroutine);
+            all += u32::from(sampled.sample.goroutine != Some(goroutine));
+            let turns = other.and_then(|id| self.0.get(&(pid, id)));
+            let at = |turn: &&Turn| (turn.during.0..=turn.during.1).contains(&sampled.at);
+            if let Some(turn) = turns.into_iter().flatten().find(at) {
+                let (samples, requests) = takers.entry(&turn.taker).or_default();
+                *samples += 1;
+                requests.insert(turn.request);
+            }
+        }
+        let (taker, (samples, requests)) = takers
+            .into_iter()
+            .max_by_key(|(_, (samples, _))| *samples)?;
+        let long = TICK * samples >= LONG * u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        (long && samples * 2 >= all).then_some(taker)
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
 use super::{Finding, Rule, Severity, findings};
 
 mod clients;
+mod computing;
 mod connecting;
 mod cut_off;
 mod cut_off_unseen;
