@@ -1,7 +1,8 @@
-//! What surrounds the targets, looked at once a second: the host's figures, and the quotas of their cgroups.
+//! What surrounds the targets, looked at once a second: the host's figures, the quotas of their cgroups, what
+//! their Go runtimes say of themselves.
 //!
-//! In: `/proc` and the cgroup file systems. Out: [`Fact::Host`] first, every second and last;
-//! [`Fact::Quota`] first and whenever it is another one.
+//! In: `/proc`, the cgroup file systems, processes' memory. Out: [`Fact::Host`] first, every second and last;
+//! [`Fact::Quota`] and [`Fact::Runtime`] first and whenever they are others.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,10 +12,11 @@ use std::{
 use super::{
     Sink,
     live::{Live, tell},
-    processes::Processes,
+    processes::{Known, Processes},
 };
 use crate::{
-    event::{Fact, Pid, Quota, Unseen},
+    event::{Fact, Pid, Quota, Runtime, Unseen},
+    golang::{GoError, runtime},
     host::load::load,
     target::quotas::Quotas,
 };
@@ -27,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Surroundings {
     next: Option<Instant>,
     quotas: Quotas,
-    told: HashMap<Pid, Quota>,
+    told: HashMap<Pid, (Option<Quota>, Option<Runtime>)>,
     unseen: HashSet<String>,
 }
 
@@ -53,25 +55,46 @@ impl Surroundings {
         }
     }
 
-    /// What is to be told of the quotas of `processes`.
-    fn quotas(&mut self, processes: &Processes) -> Vec<Fact> {
-        let mut facts = Vec::new();
+    /// What is news of `processes`.
+    fn processes(&mut self, processes: &Processes) -> Vec<Fact> {
         self.told.retain(|pid, _| processes.get(*pid).is_some());
-        for process in processes.all().map(|known| &known.process) {
-            match self.quotas.of_process(process.pid) {
-                Ok(Some(quota)) if self.told.get(&process.pid) != Some(&quota) => {
-                    self.told.insert(process.pid, quota.clone());
-                    facts.push(Fact::Quota(quota));
-                }
-                Ok(_) => {}
-                Err(why) => facts.extend(self.once(Unseen {
-                    what: format!("the CPU quota of {}", process.comm),
-                    why,
-                    remedy: "run gopulse on the host and not in a container".to_owned(),
-                })),
-            }
+        let mut facts = Vec::new();
+        for known in processes.all() {
+            facts.extend(self.quota(known));
+            facts.extend(self.runtime(known));
         }
         facts
+    }
+
+    fn quota(&mut self, known: &Known) -> Option<Fact> {
+        let process = &known.process;
+        match self.quotas.of_process(process.pid) {
+            Ok(read) => {
+                let (told, _) = self.told.entry(process.pid).or_default();
+                news(told, read?).map(Fact::Quota)
+            }
+            Err(why) => self.once(Unseen {
+                what: format!("the CPU quota of {}", process.comm),
+                why,
+                remedy: "run gopulse on the host and not in a container".to_owned(),
+            }),
+        }
+    }
+
+    fn runtime(&mut self, known: &Known) -> Option<Fact> {
+        let (process, program) = (&known.process, known.program.as_ref()?);
+        match runtime::read(program) {
+            Ok(read) => {
+                let (_, told) = self.told.entry(process.pid).or_default();
+                news(told, read).map(Fact::Runtime)
+            }
+            Err(GoError::Gone { .. }) => None,
+            Err(error) => self.once(Unseen {
+                what: format!("GOMAXPROCS and the collector of {}", process.comm),
+                why: error.to_string(),
+                remedy: "the cgroup's quota is told all the same".to_owned(),
+            }),
+        }
     }
 
     /// What cannot be seen is said once.
@@ -80,6 +103,12 @@ impl Surroundings {
             .insert(unseen.what.clone())
             .then_some(Fact::Unseen(unseen))
     }
+}
+
+/// What was read, if it is not what was told last.
+fn news<T: Clone + PartialEq>(told: &mut Option<T>, read: T) -> Option<T> {
+    let news = told.as_ref() != Some(&read);
+    news.then(|| told.insert(read).clone())
 }
 
 impl Live {
@@ -91,7 +120,7 @@ impl Live {
         if let Some(fact) = self.surroundings.host() {
             tell(sink, fact);
         }
-        for fact in self.surroundings.quotas(&self.processes) {
+        for fact in self.surroundings.processes(&self.processes) {
             tell(sink, fact);
         }
     }

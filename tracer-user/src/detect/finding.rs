@@ -357,7 +357,7 @@ pub struct Measured {
     pub cpu_share: Option<f64>,
     /// CPUs that it had on average.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<f64>,
+    pub cpus_used: Option<f64>,
     /// Half of the slow requests lost no more time to it; an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_s: Option<f64>,
@@ -382,6 +382,30 @@ pub struct Measured {
     /// Half of the times a thread had a CPU it ran for no longer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slice_s: Option<f64>,
+    /// `GOMAXPROCS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_procs: Option<u32>,
+    /// How many CPUs the quota of the cgroup is worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_cpus: Option<f64>,
+    /// Periods of the quota in the window in which there was something to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub periods: Option<u64>,
+    /// Those in which the quota was used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_periods: Option<u64>,
+    /// For so long threads were stopped by it, on all CPUs together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_s: Option<f64>,
+    /// Threads of the host that ran or could, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runnable_avg: Option<f64>,
+    /// CPUs of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// Who had the CPU that these requests waited for, with its share of the waits, from 0 to 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub taken_by: BTreeMap<String, f64>,
 }
 
 impl Measured {

@@ -13,6 +13,7 @@ mod connect_refused;
 mod connect_timeout;
 mod connection_churn;
 mod connection_reset;
+mod cpu_throttled;
 mod docket;
 mod empty_response;
 mod fd_exhaustion;
@@ -24,6 +25,7 @@ mod no_response;
 mod own_code;
 mod packet_loss;
 mod proxy_timeout;
+mod run_queue_delay;
 mod scheduler_thrash;
 mod server_timeout;
 mod slow_response;
@@ -53,9 +55,11 @@ use wording::{count, join};
 /// Every rule; causes before what they may cause.
 const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     packet_loss::find,
+    cpu_throttled::find,
     timer_abuse::find,
     gc_pressure::find,
     scheduler_thrash::find,
+    run_queue_delay::find,
     no_response::taken::find,
     close_wait_leak::find,
     fd_exhaustion::find,

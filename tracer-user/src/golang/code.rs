@@ -22,22 +22,86 @@ pub(super) fn tls_offset(code: &[u8]) -> Option<i32> {
     }
 }
 
+/// Where the runtime keeps its Ps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Processors {
+    /// `runtime.gomaxprocs`.
+    pub max: u64,
+    /// `runtime.allp`.
+    pub all: u64,
+}
+
+/// Decodes `runtime.procresize` (`src/runtime/proc.go`): it begins by loading `gomaxprocs`, 32 bits wide, and
+/// the first loads of three words of one slice are the length, the capacity and the pointer of `allp`.
+pub(super) fn processors(code: &[u8], address: u64) -> Option<Processors> {
+    let max = code
+        .windows(7)
+        .zip(address..)
+        .find_map(|(bytes, at)| match *bytes {
+            // mov disp32(%rip), %reg, with a 32-bit register; behind a prefix it is a wider one.
+            [before, 0x8b, modrm, a, b, c, d] if before & 0xf0 != 0x40 && modrm & 0xc7 == 0x05 => {
+                Some(relative(at + 1, 6, [a, b, c, d]))
+            }
+            _ => None,
+        })?;
+    let loads: Vec<u64> = word_loads(code, address).collect();
+    let all = loads.windows(3).find_map(|loads| match *loads {
+        [length, capacity, pointer]
+            if capacity.checked_sub(pointer) == Some(16)
+                && length.checked_sub(pointer) == Some(8) =>
+        {
+            Some(pointer)
+        }
+        _ => None,
+    })?;
+    Some(Processors { max, all })
+}
+
+/// Decodes `runtime.gcTrigger.test` (`src/runtime/mgc.go`), which first of all compares `memstats.enablegc`
+/// with false. Gives its address.
+pub(super) fn collector_enabled(code: &[u8], address: u64) -> Option<u64> {
+    code.windows(7)
+        .zip(address..)
+        .find_map(|(bytes, at)| match *bytes {
+            // cmpb $0, disp32(%rip).
+            [0x80, 0x3d, a, b, c, d, 0] => Some(relative(at, 7, [a, b, c, d])),
+            _ => None,
+        })
+}
+
+/// Decodes `runtime.gcinit` (`src/runtime/mgc.go`), which calls a method of `gcController`, and so loads its
+/// address into the register of the first argument. Gives that address.
+pub(super) fn pacer(code: &[u8], address: u64) -> Option<u64> {
+    code.windows(7)
+        .zip(address..)
+        .find_map(|(bytes, at)| match *bytes {
+            // lea disp32(%rip), %rax.
+            [0x48, 0x8d, 0x05, a, b, c, d] => Some(relative(at, 7, [a, b, c, d])),
+            _ => None,
+        })
+}
+
 /// Decodes `runtime.allgadd`, whose first three loads from memory are the capacity, length and pointer
 /// of `runtime.allgs`, which it is about to append to (`src/runtime/proc.go`). Gives the address of the
 /// pointer.
 pub(super) fn allgs(code: &[u8], address: u64) -> Option<u64> {
-    let mut loads = code.windows(7).zip(address..).filter_map(|(bytes, at)| {
-        match *bytes {
+    let mut loads = word_loads(code, address);
+    let (capacity, length, pointer) = (loads.next()?, loads.next()?, loads.next()?);
+    (capacity.checked_sub(pointer) == Some(16) && length.checked_sub(pointer) == Some(8))
+        .then_some(pointer)
+}
+
+/// What is loaded from fixed places into 64-bit registers, in the order of the code.
+fn word_loads(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
+    code.windows(7)
+        .zip(address..)
+        .filter_map(|(bytes, at)| match *bytes {
             // mov disp32(%rip), %reg, with a 64-bit register.
             [0x48 | 0x4c, 0x8b, modrm, a, b, c, d] if modrm & 0xc7 == 0x05 => {
                 Some(relative(at, 7, [a, b, c, d]))
             }
             _ => None,
-        }
-    });
-    let (capacity, length, pointer) = (loads.next()?, loads.next()?, loads.next()?);
-    (capacity.checked_sub(pointer) == Some(16) && length.checked_sub(pointer) == Some(8))
-        .then_some(pointer)
+        })
 }
 
 /// The target of a displacement from the end of an instruction of `length` bytes at `address`.
@@ -64,10 +128,33 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_ps_and_their_list_are_found_by_how_they_are_loaded() {
+        let load = |wide: bool, target: u8, at: u8| {
+            let length = if wide { 7 } else { 6 };
+            let displacement = i32::from(target) - i32::from(at) - length;
+            let mut code = if wide { vec![0x48] } else { Vec::new() };
+            code.extend([0x8b, 0x15]);
+            code.extend(displacement.to_le_bytes());
+            code
+        };
+        let mut code = vec![0x90];
+        code.extend(load(false, 200, 1));
+        // Another global first, then length, capacity and pointer of the slice at 100.
+        for (nth, target) in [50, 108, 116, 100, 116].into_iter().enumerate() {
+            code.extend(load(true, target, 7 + 7 * nth as u8));
+        }
+        let found = Processors { max: 200, all: 100 };
+        assert_eq!(processors(&code, 0), Some(found));
+    }
+
+    #[test]
     fn unknown_code_is_not_guessed_at() {
         assert_eq!(tls_offset(&[0x90; 16]), None);
         assert_eq!(tls_offset(&[]), None);
         assert_eq!(allgs(&[0x90; 64], 0), None);
+        assert_eq!(processors(&[0x90; 64], 0), None);
+        assert_eq!(collector_enabled(&[0x90; 64], 0), None);
+        assert_eq!(pacer(&[0x90; 64], 0), None);
         // Three loads, but not of a slice's words.
         let loads = [0x48, 0x8b, 0x0d, 0, 0, 0, 0].repeat(3);
         assert_eq!(allgs(&loads, 0), None);

@@ -9,17 +9,21 @@ use std::{borrow::Cow, collections::HashMap};
 use gimli::{AttributeValue, DebuggingInformationEntry, EndianSlice, LittleEndian};
 use object::ObjectSection as _;
 
-use super::layout::Layout;
+use super::layout::{Figures, Layout};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// Field name to byte offset.
 type Fields = HashMap<String, u32>;
 
-const STRUCTS: [&str; 4] = [
+const STRUCTS: [&str; 8] = [
     "runtime.g",
     "runtime.m",
     "runtime.gobuf",
     "runtime.pollDesc",
+    "runtime.p",
+    "runtime.timers",
+    "runtime.mstats",
+    "runtime.gcControllerState",
 ];
 
 /// Reads the layout from `file`'s debug information.
@@ -33,7 +37,7 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
     let sections = gimli::DwarfSections::load(load).ok()?;
     let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
     let structs = structs(&dwarf).ok()?;
-    let [g, m, gobuf, poll] = STRUCTS.map(|name| structs.get(name));
+    let [g, m, gobuf, poll, ..] = STRUCTS.map(|name| structs.get(name));
     let (g, m, gobuf, poll) = (g?, m?, gobuf?, poll?);
     let sched = g.get("sched")?;
     Some(Layout {
@@ -55,6 +59,21 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
         m_curg: *m.get("curg")?,
         poll_read_seq: *poll.get("rseq")?,
         poll_write_seq: *poll.get("wseq")?,
+        figures: figures(&structs),
+    })
+}
+
+fn figures(structs: &HashMap<&'static str, Fields>) -> Option<Figures> {
+    let of = |name: &str, field: &str| structs.get(name)?.get(field).copied();
+    let timers = of("runtime.p", "timers")?;
+    Some(Figures {
+        // Up to 1.22 they were no struct of their own.
+        p_timers: timers.checked_add(of("runtime.timers", "heap").unwrap_or(0))?,
+        memstats_collections: of("runtime.mstats", "numgc")?,
+        memstats_enabled: of("runtime.mstats", "enablegc")?,
+        pacer_percent: of("runtime.gcControllerState", "gcPercent")?,
+        pacer_limit: of("runtime.gcControllerState", "memoryLimit")?,
+        pacer_live: of("runtime.gcControllerState", "heapMarked")?,
     })
 }
 

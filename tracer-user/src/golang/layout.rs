@@ -5,7 +5,8 @@
 //! compares it with the debug information of every toolchain at hand. Patch releases have never
 //! changed it within a minor version.
 
-/// Byte offsets in `runtime.g`, `runtime.m` (`src/runtime/runtime2.go`) and `runtime.pollDesc`.
+/// Byte offsets in `runtime.g`, `runtime.m` (`src/runtime/runtime2.go`) and `runtime.pollDesc`; and in what the
+/// runtime counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// `g.stack.lo`.
@@ -44,6 +45,25 @@ pub(super) struct Layout {
     pub poll_read_seq: u32,
     /// `pollDesc.wseq`.
     pub poll_write_seq: u32,
+    /// What the runtime counts; `None` where the debug information does not tell.
+    pub figures: Option<Figures>,
+}
+
+/// Byte offsets of what the runtime says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Figures {
+    /// `p.timers.heap`, up to 1.22 `p.timers`: a slice, and right behind it the number of timers (u32).
+    pub p_timers: u32,
+    /// `mstats.numgc` (u32).
+    pub memstats_collections: u32,
+    /// `mstats.enablegc` (bool).
+    pub memstats_enabled: u32,
+    /// `gcControllerState.gcPercent` (i32).
+    pub pacer_percent: u32,
+    /// `gcControllerState.memoryLimit` (i64).
+    pub pacer_limit: u32,
+    /// `gcControllerState.heapMarked` (u64).
+    pub pacer_live: u32,
 }
 
 /// The oldest minor version (`go1.MINOR`) whose layout is known.
@@ -73,6 +93,7 @@ impl Layout {
             m_curg: 192,
             poll_read_seq: 64,
             poll_write_seq: 152,
+            figures: Figures::of_minor(minor),
         };
         // 1.23 added g.syscallbp; 1.25 dropped gobuf.ret; 1.26 added a word before parentGoid. Timers, of
         // which a pollDesc holds two, grew in 1.23 and 1.25.
@@ -133,6 +154,29 @@ impl Layout {
         .max()
         .unwrap_or(0);
         last as usize + size_of::<u64>()
+    }
+}
+
+impl Figures {
+    fn of_minor(minor: u32) -> Option<Self> {
+        // 1.23 moved a P's timers into a struct behind a lock; what lies before them in a P, and before the
+        // flag in mstats, grew now and then.
+        let (p_timers, memstats_collections, memstats_enabled) = match minor {
+            21 => (8840, 7704, 7736),
+            22 => (8872, 7704, 7736),
+            23 | 24 => (8848, 7704, 7736),
+            25 => (9400, 7680, 8256),
+            26 | 27 => (13680, 7680, 10432),
+            _ => return None,
+        };
+        Some(Self {
+            p_timers,
+            memstats_collections,
+            memstats_enabled,
+            pacer_percent: 0,
+            pacer_limit: 8,
+            pacer_live: 152,
+        })
     }
 }
 

@@ -15,6 +15,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use super::*;
 use crate::event::{Creation, Goroutine};
 
+mod figures;
+
 /// A toolchain.
 struct Go {
     binary: PathBuf,

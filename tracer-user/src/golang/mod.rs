@@ -1,7 +1,7 @@
 //! Go programs from outside: what they are, and what their goroutines do.
 //!
 //! In: a process id. Out: its Go version, its functions and lines, what the kernel half needs to tell
-//! the running goroutine, and snapshots of all goroutines. Always holds: the process is never stopped,
+//! the running goroutine, snapshots of all goroutines, and what the runtime says of itself. Always holds: the process is never stopped,
 //! changed or made to do work, except that [`pprof`] sends it a request when asked to; and nothing read
 //! from it is trusted (lengths are bounded, cycles end, a layout that does not check out is an error).
 //!
@@ -27,6 +27,7 @@ pub mod memory;
 pub mod pprof;
 mod process_memory;
 pub mod profile;
+pub mod runtime;
 pub mod saved;
 mod stack;
 mod state;
@@ -59,6 +60,7 @@ pub struct Program {
     tls: Option<i32>,
     /// Where `runtime.allgs` lies, as linked.
     allgs: Option<u64>,
+    runtime: runtime::Known,
     symbols: Symbols,
     segments: Segments,
     /// What to add to an address as linked to get the one in the process.
@@ -134,6 +136,7 @@ impl Program {
             layout: layout_of(executable, minor),
             tls: code("runtime.stackcheck").and_then(|(code, _)| code::tls_offset(code)),
             allgs: code("runtime.allgadd").and_then(|(code, at)| code::allgs(code, at)),
+            runtime: runtime::Known::of(pid, executable, &go, minor, &symbols),
             version,
             minor,
             symbols,

@@ -43,7 +43,7 @@ impl Cost<'_> {
         let worst = self.hit.first();
         let mut measured = Measured {
             cpu_share: Some(round(self.share())),
-            cpus: Some(round(self.cpus)),
+            cpus_used: Some(round(self.cpus)),
             ..told.measured
         };
         self.measure(&mut measured);

@@ -7,6 +7,7 @@ pub(crate) mod connecting;
 pub(crate) mod cost;
 pub(crate) mod crossing;
 pub(crate) mod cut_off;
+pub(crate) mod delays;
 pub(crate) mod drops;
 pub(crate) mod gaps;
 pub(crate) mod give_up;

@@ -165,6 +165,11 @@ impl<'m> Scene<'m> {
         self.sum(|peer| peer.serves && peer.pid == pid && peer.address.port() == address.port())
     }
 
+    /// All that `pid` served, on whichever port.
+    pub(crate) fn served_by(&self, pid: Pid) -> Traffic {
+        self.sum(|peer| peer.serves && peer.pid == pid)
+    }
+
     /// All that `pid` asked of `whom`.
     pub(crate) fn asked(&self, pid: Pid, whom: SocketAddr) -> Traffic {
         self.sum(|peer| !peer.serves && peer.pid == pid && peer.address == whom)

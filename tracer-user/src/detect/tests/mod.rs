@@ -12,6 +12,7 @@ use super::{Finding, Rule, Severity, findings};
 mod clients;
 mod computing;
 mod connecting;
+mod contended;
 mod cut_off;
 mod cut_off_unseen;
 mod disorder;
@@ -32,6 +33,7 @@ mod running_out;
 mod runtime;
 mod slow;
 mod stalls;
+mod throttled;
 
 pub(crate) const CLIENT: Pid = 10;
 pub(crate) const GATEWAY: Pid = 20;

@@ -125,6 +125,7 @@ fn numbers<W: io::Write>(
         ),
         ("setting", setting(finding)),
         ("code", finding.code.as_ref().map(brief)),
+        ("quota", quota(finding)),
         ("waited", waited(finding)),
         ("request", finding.measured.request_bytes.map(bytes)),
         ("harmed", harmed(finding)),
@@ -151,14 +152,26 @@ fn subject(process: &Subject) -> String {
 
 fn setting(finding: &Finding) -> Option<String> {
     let setting = finding.setting.as_ref()?;
-    Some(match setting.value_s {
-        Some(value) => format!(
+    Some(match (setting.value_s, finding.measured.max_procs) {
+        (None, Some(number)) if setting.name == "GOMAXPROCS" => format!("GOMAXPROCS = {number}"),
+        (Some(value), _) => format!(
             "{} = {}",
             setting.name,
             seconds(Duration::from_secs_f64(value))
         ),
-        None => setting.name.clone(),
+        (None, _) => setting.name.clone(),
     })
+}
+
+fn quota(finding: &Finding) -> Option<String> {
+    let measured = &finding.measured;
+    Some(format!(
+        "{:.2} CPUs, used up in {} of {}; threads stopped for {} in all",
+        measured.quota_cpus?,
+        measured.throttled_periods?,
+        count(measured.periods?, "period", "periods"),
+        seconds(Duration::from_secs_f64(measured.throttled_s?)),
+    ))
 }
 
 fn waited(finding: &Finding) -> Option<String> {

@@ -1,6 +1,8 @@
 // Waiters starts goroutines that wait in the ways services wait, and answers commands on standard
 // input: "dump" prints all goroutines as the runtime tells them, "gc" collects garbage (so that waiting
-// times are counted), "more N" starts N more that wait on a channel.
+// times are counted), "more N" starts N more that wait on a channel, "timers N" starts N timers, "procs N"
+// sets GOMAXPROCS, "limits P M" sets GOGC and GOMEMLIMIT, and "runtime" prints what the runtime says of
+// itself.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	_ "net/http/pprof"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -127,6 +130,29 @@ func main() {
 			start.Wait()
 			time.Sleep(200 * time.Millisecond)
 			fmt.Println("started")
+		case "timers":
+			var count int
+			fmt.Sscan(argument, &count)
+			for range make([]struct{}, count) {
+				time.AfterFunc(time.Hour, func() {})
+			}
+			fmt.Println("started")
+		case "procs":
+			var count int
+			fmt.Sscan(argument, &count)
+			runtime.GOMAXPROCS(count)
+			fmt.Println("set")
+		case "limits":
+			var percent int
+			var limit int64
+			fmt.Sscan(argument, &percent, &limit)
+			debug.SetGCPercent(percent)
+			debug.SetMemoryLimit(limit)
+			fmt.Println("set")
+		case "runtime":
+			var stats runtime.MemStats
+			runtime.ReadMemStats(&stats)
+			fmt.Println(runtime.GOMAXPROCS(0), stats.NumGC, stats.HeapAlloc)
 		}
 	}
 }
