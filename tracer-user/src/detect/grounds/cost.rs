@@ -98,6 +98,8 @@ pub(crate) struct Hit<'m> {
     pub(crate) wait: Duration,
     /// So much of it was lost; an estimate.
     pub(crate) lost: Duration,
+    /// Of that, what its own goroutine was caught in; the rest is inferred.
+    pub(crate) own: Duration,
     /// It was answered that the service is overloaded.
     pub(crate) refused: bool,
     /// Half of its kind take no longer than this.
@@ -219,12 +221,8 @@ struct Around {
 impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
     fn hits(&self, way: Way) -> Vec<Hit<'m>> {
         let mut hit = Vec::new();
-        let own = |connection: &&&Connection| connection.pid == self.pid;
-        let servers: Vec<&'m Connection> = self
-            .scene
-            .servers()
-            .filter(|connection| own(&connection))
-            .collect();
+        let servers = self.scene.servers();
+        let servers: Vec<&Connection> = servers.filter(|c| c.pid == self.pid).collect();
         let handed = match way {
             Way::Crowding => BTreeSet::new(),
             Way::HandingOver => self.handed_over(&servers),
@@ -240,8 +238,8 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
     }
 
     fn hit(&self, connection: &'m Connection, exchange: Exchange, handed: bool) -> Option<Hit<'m>> {
-        if !is_plain(&exchange) || Kind::of(&exchange).is_some_and(|kind| slowness::is_poll(&kind))
-        {
+        let kind = Kind::of(&exchange).filter(|kind| !slowness::is_poll(kind))?;
+        if !is_plain(&exchange) {
             return None;
         }
         let window = held_up::window(self.scene, connection, &exchange);
@@ -254,25 +252,30 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
         let waited = Spans::from(window).without(&elsewhere);
         let around = self.around(window);
         // 503 and 504 say so themselves (RFC 9110, 15.6.4 and 15.6.5).
-        let refused =
-            around.taken && upstream.is_empty() && matches!(exchange.status, Some(503 | 504));
-        let lost = self.lost(connection, &exchange, (window, &waited), &around, handed);
+        let refused = around.taken
+            && around.share * f64::from(PART) >= 1.0
+            && upstream.is_empty()
+            && matches!(exchange.status, Some(503 | 504));
+        let own = self.own(&exchange, window);
+        let lost = own + self.shared(connection, &exchange, (window, &waited), &around, handed);
         let wait = waited.total();
         if !refused && (lost < NOTICED || lost * PART < wait) {
             return None;
         }
-        let usual = Kind::of(&exchange).and_then(|kind| self.scene.usual.at(connection, &kind));
+        let usual = self.scene.usual.at(connection, &kind);
         Some(Hit {
             usual: usual.filter(|usual| wait >= *usual * TIMES_USUAL),
             connection,
             exchange,
             wait,
             lost,
+            own,
             refused,
         })
     }
 
-    fn lost(
+    /// What it lost while its goroutine did not run.
+    fn shared(
         &self,
         connection: &Connection,
         exchange: &Exchange,
@@ -280,18 +283,17 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
         around: &Around,
         handed: bool,
     ) -> Duration {
-        let own = self.own(exchange, window);
         let times = Times::of(self.scene, connection, exchange);
         let idle = waited.without(&times.on_cpu).without(&times.throttled);
         let shared = idle.total().mul_f64(around.share);
         if around.taken {
-            return own + shared;
+            return shared;
         }
         if handed {
             // Not more than was spent on it, whatever else the request waited for.
-            return own + shared.min(self.caught_in(window));
+            return shared.min(self.caught_in(window));
         }
-        own
+        Duration::ZERO
     }
 
     /// What the request's own goroutine was caught in.

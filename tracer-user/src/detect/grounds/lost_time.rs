@@ -151,12 +151,13 @@ impl Cost<'_> {
     }
 
     fn doubts(&self) -> Vec<Doubt> {
+        let sum = |of: fn(&Hit<'_>) -> Duration| self.hit.iter().map(of).sum::<Duration>();
+        let inferred = sum(|hit| hit.own) * 2 < sum(|hit| hit.lost);
         let compared = self.hit.iter().any(|hit| hit.usual.is_some());
-        if self.hit.is_empty() || compared {
-            Vec::new()
-        } else {
-            vec![Doubt::NothingToCompare]
-        }
+        let alone = !self.hit.is_empty() && !compared;
+        let inferred = inferred.then_some(Doubt::RequestInferred);
+        let alone = alone.then_some(Doubt::NothingToCompare);
+        inferred.into_iter().chain(alone).collect()
     }
 }
 
