@@ -352,6 +352,36 @@ pub struct Measured {
     /// What the descriptors are.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub held: BTreeMap<String, u64>,
+    /// The share of the process's CPU time that went for it, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_share: Option<f64>,
+    /// CPUs that it had on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus_used: Option<f64>,
+    /// Half of the slow requests lost no more time to it; an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_s: Option<f64>,
+    /// Timers in the runtime's heaps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timers: Option<u64>,
+    /// Goroutines that have to do with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goroutines: Option<u64>,
+    /// Garbage collections in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collections_per_s: Option<f64>,
+    /// Bytes that the last collection found live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_bytes: Option<u64>,
+    /// The share of the process's CPU time in which goroutines that allocated helped the collector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assist_share: Option<f64>,
+    /// Context switches of the process's threads in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switches_per_s: Option<f64>,
+    /// Half of the times a thread had a CPU it ran for no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice_s: Option<f64>,
     /// `GOMAXPROCS`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_procs: Option<u32>,

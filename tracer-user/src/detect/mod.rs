@@ -18,6 +18,7 @@ mod docket;
 mod empty_response;
 mod fd_exhaustion;
 mod finding;
+mod gc_pressure;
 mod grounds;
 mod keepalive_race;
 mod no_response;
@@ -25,11 +26,13 @@ mod own_code;
 mod packet_loss;
 mod proxy_timeout;
 mod run_queue_delay;
+mod scheduler_thrash;
 mod server_timeout;
 mod slow_response;
 mod stalled_transfer;
 #[cfg(test)]
 mod tests;
+mod timer_abuse;
 pub(crate) mod wording;
 
 pub use confidence::{Confidence, Doubt};
@@ -53,6 +56,9 @@ use wording::{count, join};
 const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     packet_loss::find,
     cpu_throttled::find,
+    timer_abuse::find,
+    gc_pressure::find,
+    scheduler_thrash::find,
     run_queue_delay::find,
     no_response::taken::find,
     close_wait_leak::find,

@@ -78,7 +78,9 @@ pub fn is_standard(frame: &Frame) -> bool {
         return false;
     };
     let first = package.split('/').next().unwrap_or(package);
-    STANDARD.contains(&first) || first == "weak" || first == "type:"
+    // `_.goready.func1`: a closure that was inlined into another package, which Go 1.27 names so. Whose
+    // it is follows from who called it.
+    STANDARD.contains(&first) || ["weak", "type:", "_"].contains(&first)
 }
 
 /// The frame's function belongs to a dependency, not to the program's own module.
@@ -141,6 +143,7 @@ mod tests {
         for standard in [
             "time.Sleep",
             "internal/poll.(*FD).Read",
+            "_.goready.func1",
             "vendor/golang.org/x/net/http2/hpack.x",
         ] {
             assert!(is_standard(&frame(standard)), "{standard}");

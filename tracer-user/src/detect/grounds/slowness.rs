@@ -7,7 +7,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{detect::finding::Severity, event::Pid, model::PairedBy};
+use crate::{
+    detect::finding::Severity,
+    event::Pid,
+    model::{Kind, PairedBy},
+};
 
 use super::{
     lateness::{self, Late, Reason},
@@ -225,7 +229,12 @@ fn median(late: &[&Late<'_>]) -> Option<Duration> {
 }
 
 fn polls(late: &Late<'_>) -> bool {
-    let route = late.kind.route.to_ascii_lowercase();
+    is_poll(&late.kind)
+}
+
+/// The path of such requests says that they wait on purpose.
+pub(crate) fn is_poll(kind: &Kind) -> bool {
+    let route = kind.route.to_ascii_lowercase();
     POLLS.iter().any(|word| route.contains(word))
 }
 

@@ -30,6 +30,7 @@ mod proxies;
 mod races;
 mod resets;
 mod running_out;
+mod runtime;
 mod slow;
 mod stalls;
 mod throttled;
