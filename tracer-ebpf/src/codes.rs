@@ -16,6 +16,14 @@ pub const KIND_PACKET: u16 = 6;
 pub const KIND_STALL: u16 = 7;
 /// An [`crate::Unread`].
 pub const KIND_UNREAD: u16 = 8;
+/// A [`crate::Thread`] that has ended.
+pub const KIND_THREAD: u16 = 9;
+/// A [`crate::Waited`].
+pub const KIND_WAITED: u16 = 10;
+/// A [`crate::Switch`].
+pub const KIND_SWITCH: u16 = 11;
+/// A [`crate::Sample`].
+pub const KIND_SAMPLE: u16 = 12;
 
 /// A [`crate::Stack`] follows the record.
 pub const FLAG_STACK: u32 = 1;

@@ -24,8 +24,9 @@ pub(crate) fn read_owner(target: &Target, to: &mut Owner) {
     }
 }
 
+/// The `runtime.g` and the id of the goroutine that the current thread runs.
 #[inline(always)]
-fn running(target: &Target) -> Option<(u64, u64)> {
+pub(crate) fn running(target: &Target) -> Option<(u64, u64)> {
     let base: u64 = read(task(), offset!(task_fsbase))?;
     let g: u64 = read_user(base.wrapping_add_signed(i64::from(target.tls)))?;
     let goid: u64 = read_user(g + u64::from(target.g_goid))?;

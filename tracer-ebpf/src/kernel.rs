@@ -21,7 +21,10 @@ static OFFSETS: KernelOffsets = unsafe { core::mem::zeroed() };
 
 /// Filled in by the loader.
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { packets: 0 };
+static CONFIG: Config = Config {
+    packets: 0,
+    timeline: 0,
+};
 
 /// The offset of a field, as the loader set it.
 macro_rules! offset {
@@ -47,6 +50,21 @@ pub(crate) fn offsets() -> *const KernelOffsets {
 pub(crate) fn packets_wanted() -> bool {
     // SAFETY: as in `offset`.
     unsafe { core::ptr::read_volatile(&raw const CONFIG.packets) != 0 }
+}
+
+/// Whether every switch of a target is wanted.
+#[inline(always)]
+pub(crate) fn timeline_wanted() -> bool {
+    // SAFETY: as in `offset`.
+    unsafe { core::ptr::read_volatile(&raw const CONFIG.timeline) != 0 }
+}
+
+/// A member of a struct that the verifier knows the type of, since it came as an argument: one load, where
+/// [`read`] calls a helper.
+#[inline(always)]
+pub(crate) fn member<T>(base: u64, offset: u32) -> T {
+    // SAFETY: the verifier accepts only members that are there, and the kernel catches a fault.
+    unsafe { core::ptr::read((base + u64::from(offset)) as *const T) }
 }
 
 /// A value in kernel memory.
@@ -91,12 +109,17 @@ pub(crate) fn task() -> u64 {
     unsafe { bpf_get_current_task() }
 }
 
+/// The CPU that this runs on.
+#[inline(always)]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() as u32 }
+}
+
 /// A name for a socket that no other socket of this boot has.
 #[inline(always)]
 pub(crate) fn fresh_id(now: u64) -> u64 {
-    // SAFETY: a helper without arguments.
-    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
-    (now & !0xff) | (cpu & 0xff)
+    (now & !0xff) | (u64::from(cpu()) & 0xff)
 }
 
 pub(crate) const AF_INET: u16 = 2;

@@ -29,12 +29,17 @@ mod arrivals;
 mod codes;
 mod gaps;
 mod maps;
+mod threads;
 mod turns;
 
 pub use arrivals::Read;
 pub use codes::*;
 pub use gaps::{BULK, FULL, STALL};
-pub use maps::{Config, KernelOffsets, Listener, Loss, Socket, Target, Tuple};
+pub use maps::{Config, KernelOffsets, Listener, Loss, Neighbour, Socket, Target, Tuple};
+pub use threads::{
+    Before, ENDED, LONG_WAIT, NO_CPU, PREEMPTED, RANGES, RUNNING, SLEEPING, THROTTLED, Thread,
+    UNINTERRUPTIBLE, WOKEN,
+};
 pub use turns::{begins_request, http_status};
 
 /// Longest user stack in a record, innermost first.
@@ -277,6 +282,68 @@ record! {
         pub tgid: u32,
         /// Its parent (`PROCESS_FORKED`).
         pub parent: u32,
+    }
+}
+
+record! {
+    /// A thread got a CPU after a long wait.
+    pub struct Waited = 64 {
+        /// `what` is what it waited in: [`WOKEN`], [`PREEMPTED`] or [`THROTTLED`].
+        pub header: Header,
+        /// Since when it waited.
+        pub from: u64,
+        /// The goroutine that it was running when it lost its CPU, or 0.
+        pub goid: u64,
+        /// Its process.
+        pub tgid: u32,
+        /// Which thread.
+        pub tid: u32,
+        /// The process of the thread that had the CPU right before it; 0 where that was idle.
+        pub by_tgid: u32,
+        /// That thread.
+        pub by_tid: u32,
+        /// Its name.
+        pub by_comm: [u8; 16],
+    }
+}
+
+record! {
+    /// A CPU went from one thread to another.
+    pub struct Switch = 48 {
+        /// `what` is the state that the one went over to.
+        pub header: Header,
+        /// The goroutine that it was running, or 0.
+        pub goid: u64,
+        /// Which CPU.
+        pub cpu: u32,
+        /// The process of the one that left; 0 for a stranger.
+        pub from_tgid: u32,
+        /// The one that left.
+        pub from_tid: u32,
+        /// The process of the one that came; 0 for a stranger.
+        pub to_tgid: u32,
+        /// The one that came.
+        pub to_tid: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+}
+
+record! {
+    /// A target was running when the profiler's clock ticked.
+    pub struct Sample = 40 {
+        /// Kind [`KIND_SAMPLE`].
+        pub header: Header,
+        /// The goroutine that was running, or 0.
+        pub goid: u64,
+        /// The process.
+        pub tgid: u32,
+        /// The thread.
+        pub tid: u32,
+        /// Its stack in the program, in the map of stacks; negative where there is none.
+        pub user: i32,
+        /// Its stack in the kernel; negative in user mode, and where there is none.
+        pub kernel: i32,
     }
 }
 

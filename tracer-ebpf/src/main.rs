@@ -16,6 +16,8 @@ mod kernel;
 mod losses;
 mod packets;
 mod processes;
+mod samples;
+mod scheduler;
 mod sockets;
 
 use core::ffi::c_void;
@@ -23,17 +25,19 @@ use core::ffi::c_void;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_NO_PREALLOC,
-    macros::{btf_tracepoint, cgroup_skb, fentry, fexit, kprobe, kretprobe, map, uprobe},
-    maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf},
+    macros::{
+        btf_tracepoint, cgroup_skb, fentry, fexit, kprobe, kretprobe, map, perf_event, uprobe,
+    },
+    maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf, StackTrace},
     programs::{
-        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext,
-        SkBuffContext,
+        BtfTracePointContext, FEntryContext, FExitContext, PerfEventContext, ProbeContext,
+        RetProbeContext, SkBuffContext,
     },
 };
 use tracer_ebpf::{
     Address, DECIDER_CLIENT_TIMEOUT, DECIDER_SERVER_SHUTDOWN, DECIDER_TRANSPORT_CANCEL,
-    DECIDER_TRANSPORT_CLOSE, DECIDER_TRANSPORT_DIAL, HEAD_LONG, Head, Listener, Loss, Socket,
-    Target, Tuple,
+    DECIDER_TRANSPORT_CLOSE, DECIDER_TRANSPORT_DIAL, HEAD_LONG, Head, Listener, Loss, Neighbour,
+    Socket, Target, Thread, Tuple,
 };
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
@@ -78,6 +82,18 @@ static DEADLINES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
 /// Calls of each target that failed for want of a file descriptor, while somebody counts.
 #[map]
 static REFUSED: LruPerCpuHashMap<u32, u64> = LruPerCpuHashMap::with_max_entries(4096, 0);
+/// 1 where some target's tgid ends in these sixteen bits: a stranger's switch is told by one load.
+#[map]
+static MARKS: Array<u8> = Array::with_max_entries(65_536, 0);
+/// The targets' threads, by tid. Allocated beforehand: under a run queue's lock nothing can be.
+#[map]
+static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(16_384, 0);
+/// Stacks of samples, each once.
+#[map]
+static STACKS: StackTrace = StackTrace::with_max_entries(16_384, 0);
+/// Who else was met by the profiler's clock. Old ones are pushed out.
+#[map]
+static NEIGHBOURS: LruPerCpuHashMap<u32, Neighbour> = LruPerCpuHashMap::with_max_entries(4096, 0);
 /// What was lost, by `Loss`.
 #[map]
 static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
@@ -197,8 +213,8 @@ fn process_forked(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sched_process_exec")]
-fn process_execed(_ctx: BtfTracePointContext) -> i32 {
-    processes::execed();
+fn process_execed(ctx: BtfTracePointContext) -> i32 {
+    processes::execed(ctx.arg::<i32>(1) as u32);
     0
 }
 
@@ -211,6 +227,40 @@ fn process_exited(_ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 fn call_ended(ctx: BtfTracePointContext) -> i32 {
     processes::call_ended(ctx.arg(1));
+    0
+}
+
+// Threads on CPUs.
+
+#[btf_tracepoint(function = "sched_switch")]
+fn switched_with_state(ctx: BtfTracePointContext) -> i32 {
+    let preempted = ctx.arg::<u64>(0) as u8 != 0;
+    scheduler::switched(preempted, ctx.arg(1), ctx.arg(2), Some(ctx.arg(3)));
+    0
+}
+
+#[btf_tracepoint(function = "sched_switch")]
+fn switched(ctx: BtfTracePointContext) -> i32 {
+    let preempted = ctx.arg::<u64>(0) as u8 != 0;
+    scheduler::switched(preempted, ctx.arg(1), ctx.arg(2), None);
+    0
+}
+
+#[btf_tracepoint(function = "sched_wakeup")]
+fn woken(ctx: BtfTracePointContext) -> i32 {
+    scheduler::woken(ctx.arg(0));
+    0
+}
+
+#[btf_tracepoint(function = "sched_wakeup_new")]
+fn woken_first(ctx: BtfTracePointContext) -> i32 {
+    scheduler::woken_first(ctx.arg(0));
+    0
+}
+
+#[perf_event]
+fn sampled(ctx: PerfEventContext) -> u32 {
+    samples::taken(&ctx);
     0
 }
 

@@ -105,7 +105,7 @@ record! {
 
 record! {
     /// Where this kernel keeps things, from its BTF; bytes from the beginning of the struct.
-    pub struct KernelOffsets = 132 {
+    pub struct KernelOffsets = 160 {
         /// `sock_common.skc_family`.
         pub skc_family: u32,
         /// `sock_common.skc_state`.
@@ -172,14 +172,41 @@ record! {
         pub inode_number: u32,
         /// `socket.sk`.
         pub socket_sk: u32,
+        /// `task_struct.pid`.
+        pub task_pid: u32,
+        /// `task_struct.__state`, before 5.14 `state`.
+        pub task_state: u32,
+        /// `task_struct.prio`.
+        pub task_prio: u32,
+        /// `task_struct.throttled`; 0 on a kernel that throttles run queues and not tasks (before 6.18), or
+        /// not at all.
+        pub task_throttled: u32,
+        /// `task_struct.se.cfs_rq`; 0 where there are no groups.
+        pub task_cfs_rq: u32,
+        /// `cfs_rq.throttle_count`; 0 where there are no quotas.
+        pub cfs_rq_throttle_count: u32,
+        /// Zero.
+        pub _pad: u32,
     }
 }
 
 record! {
     /// What the loader tells the programs.
-    pub struct Config = 4 {
+    pub struct Config = 8 {
         /// 1 where packets are wanted.
         pub packets: u32,
+        /// 1 where every switch of a target is wanted.
+        pub timeline: u32,
+    }
+}
+
+record! {
+    /// A process that is no target and had a CPU: the value of the map of neighbours, by tgid.
+    pub struct Neighbour = 24 {
+        /// Ticks of the profiler's clock that met it.
+        pub samples: u64,
+        /// The name of the thread that was met first.
+        pub comm: [u8; 16],
     }
 }
 
@@ -201,11 +228,15 @@ pub enum Loss {
     Targets = 5,
     /// The map of listeners is full: what a target accepts is seen from its first use on.
     Listeners = 6,
+    /// The map of threads is full: a thread's time is not summed up.
+    Threads = 7,
+    /// A sample's stack found no place.
+    Stacks = 8,
 }
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 9;
     /// Each, in order of its index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Events,
@@ -215,5 +246,7 @@ impl Loss {
         Self::Tuples,
         Self::Targets,
         Self::Listeners,
+        Self::Threads,
+        Self::Stacks,
     ];
 }

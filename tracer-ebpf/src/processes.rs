@@ -10,9 +10,9 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    EVENTS, REFUSED, TARGETS,
+    EVENTS, MARKS, REFUSED, TARGETS,
     kernel::{current, now, offset, read},
-    losses,
+    losses, scheduler,
 };
 
 /// `sched_process_fork(parent, child)`.
@@ -29,17 +29,35 @@ pub(crate) fn forked(parent: u64, child: u64) -> Option<()> {
     if TARGETS.insert(tgid, target, 0).is_err() {
         losses::count(Loss::Targets);
     }
+    mark(tgid);
     tell(PROCESS_FORKED, tgid, parent)
 }
 
-/// `sched_process_exec(task, …)`.
+/// From now on a process may be a target: see [`is_marked`].
 #[inline(always)]
-pub(crate) fn execed() -> Option<()> {
+fn mark(tgid: u32) {
+    if let Some(mark) = MARKS.get_ptr_mut(tgid & 0xffff) {
+        // SAFETY: an element of the map, which is only ever set.
+        unsafe { *mark = 1 };
+    }
+}
+
+/// Whether a process may be a target: some target's id ends in the same sixteen bits. A load in place of
+/// a look-up, for what happens a million times a second.
+#[inline(always)]
+pub(crate) fn is_marked(tgid: u32) -> bool {
+    MARKS.get(tgid & 0xffff).is_some_and(|mark| *mark != 0)
+}
+
+/// `sched_process_exec(task, old_pid, …)`.
+#[inline(always)]
+pub(crate) fn execed(old_tid: u32) -> Option<()> {
     let (tgid, _) = current();
     let target = TARGETS.get_ptr_mut(tgid)?;
     // Another program, another layout: user space will look at it.
     // SAFETY: an element of the map; a reader sees the old word or the new one.
     unsafe { (*target).tls = 0 };
+    scheduler::execed(tgid, old_tid);
     tell(PROCESS_EXECED, tgid, 0)
 }
 

@@ -6,13 +6,13 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, Iter,
-        KProbe, ProgramError,
+        KProbe, PerfEvent, ProgramError,
     },
 };
 use tracer_ebpf::Config;
 use zerocopy::IntoBytes as _;
 
-use super::CaptureError;
+use super::{CaptureError, samples};
 use crate::{
     event::{self, Unseen},
     host::{
@@ -47,13 +47,10 @@ impl Attached {
     /// # Errors
     /// Where privileges or BTF are missing, or the maps cannot be made. That a single want cannot be
     /// had is no error here: see [`Attached::require`].
-    pub fn new(packets: bool) -> Result<Self, CaptureError> {
+    pub fn new(config: Config) -> Result<Self, CaptureError> {
         privileges::check()?;
         let kernel = Btf::of_this_kernel()?;
         let offsets = offsets(&kernel)?;
-        let config = Config {
-            packets: u32::from(packets),
-        };
         let load_error = |why: String| CaptureError::Load { why };
         let aya_btf = AyaBtf::from_sys_fs().map_err(|error| {
             CaptureError::Host(HostError::Btf {
@@ -204,6 +201,13 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, aya_btf: &AyaBtf, kernel: &Btf) -> Resul
                     CgroupSkbAttachType::Ingress
                 };
                 program.attach(root.as_fd(), way, CgroupAttachMode::Single)?;
+            }
+            Hook::CpuClock { .. } => {
+                let program: &mut PerfEvent = program.try_into()?;
+                program.load()?;
+                for cpu in samples::online().map_err(ProgramError::IOError)? {
+                    samples::attach(program, cpu)?;
+                }
             }
             Hook::Iterator { over, .. } => {
                 let program: &mut Iter = program.try_into()?;

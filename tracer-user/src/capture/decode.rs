@@ -13,7 +13,7 @@ use std::{
 use tracer_ebpf as wire;
 use zerocopy::FromBytes;
 
-use super::transfers;
+use super::{threads, transfers};
 use crate::event::{
     Actor, Attribution, BootInstant, Closed, ConnectFailure, Decider, Decision, Event, Fact,
     Opened, Origin, Packet, Pid, Role, SocketId,
@@ -35,6 +35,8 @@ pub(super) enum Record {
         /// Innermost first.
         stack: Vec<u64>,
     },
+    /// The profiler's clock met a target.
+    Sample(wire::Sample),
     /// A process changed.
     Process {
         /// `PROCESS_…`.
@@ -113,6 +115,22 @@ impl Decoder {
             wire::KIND_UNREAD => {
                 let (unread, _) = wire::Unread::read_from_prefix(bytes).ok()?;
                 Some(Record::Event(transfers::unread(&unread)))
+            }
+            wire::KIND_THREAD => {
+                let (thread, _) = wire::Thread::read_from_prefix(bytes).ok()?;
+                Some(Record::Event(threads::ended(&thread)))
+            }
+            wire::KIND_WAITED => {
+                let (waited, _) = wire::Waited::read_from_prefix(bytes).ok()?;
+                Some(Record::Event(threads::waited(&waited)))
+            }
+            wire::KIND_SWITCH => {
+                let (switch, _) = wire::Switch::read_from_prefix(bytes).ok()?;
+                Some(Record::Event(threads::switched(&switch)))
+            }
+            wire::KIND_SAMPLE => {
+                let (sample, _) = wire::Sample::read_from_prefix(bytes).ok()?;
+                Some(Record::Sample(sample))
             }
             wire::KIND_HEAD => request(at, bytes).map(Record::Event),
             wire::KIND_DECISION => decision(at, bytes),

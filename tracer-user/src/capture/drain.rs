@@ -27,7 +27,13 @@ impl Live {
             drop(item);
             taken += 1;
             match record {
-                Some(Record::Event(event)) => sink.event(event),
+                Some(Record::Event(event)) => {
+                    if let Fact::Thread(thread) = &event.fact {
+                        self.threads.ended(thread.tid);
+                    }
+                    sink.event(event);
+                }
+                Some(Record::Sample(sample)) => self.sampled(&sample, sink),
                 Some(Record::Change(change)) => self.change(change, sink),
                 Some(Record::Decision { event, pid, stack }) => {
                     if matches!(&event.fact, Fact::Decision(decision) if decision.decider == Decider::TransportDial)

@@ -54,6 +54,7 @@ impl Live {
         let is_go = process.go_version.is_some();
         tell(sink, Fact::Process(process));
         self.tables.join(pid);
+        self.threads.join(pid);
         for unseen in unseen.into_iter().chain(self.queues.join(pid)) {
             tell(sink, Fact::Unseen(unseen));
         }
@@ -118,6 +119,7 @@ impl Live {
             wire::PROCESS_EXECED => {
                 let relation = self.processes.relation(pid);
                 self.stacks.forget(pid);
+                self.samples.forget(pid);
                 self.look_at(pid, relation, sink);
             }
             _ => {

@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
-use tracer_ebpf::{Address, HEAD_LONG, Head, Listener, Loss, Socket, Tuple};
+use aya::maps::{
+    Array, HashMap as BpfHashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap,
+};
+use tracer_ebpf::{Address, Config, HEAD_LONG, Head, Listener, Loss, Socket, Tuple};
 
 use super::{
     Attached, CaptureError, Sink,
@@ -23,7 +25,9 @@ use super::{
     peers::Peers,
     processes::Processes,
     queues::Watched,
+    samples::Samples,
     stacks::Stacks,
+    threads::Threads,
 };
 use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
 
@@ -44,6 +48,8 @@ const LAST_LOOK: Duration = Duration::from_millis(1500);
 pub struct Options {
     /// Take packets.
     pub packets: bool,
+    /// Tell every switch of a CPU to or from a target.
+    pub timeline: bool,
     /// Look at goroutines.
     pub goroutines: bool,
     /// Where goroutines come from when memory cannot be read.
@@ -72,6 +78,8 @@ pub struct Live {
     pub(super) tables: Tables,
     pub(super) decoder: Decoder,
     pub(super) stacks: Stacks,
+    pub(super) threads: Threads,
+    pub(super) samples: Samples,
     pub(super) peers: Peers,
     pub(super) overdue: Overdue,
     pub(super) looks: Looks,
@@ -89,7 +97,10 @@ impl Live {
     /// # Errors
     /// Where the host does not allow it.
     pub fn start(options: Options) -> Result<(Self, Source, Vec<Unseen>), CaptureError> {
-        let attached = Attached::new(options.packets)?;
+        let attached = Attached::new(Config {
+            packets: u32::from(options.packets),
+            timeline: u32::from(options.timeline),
+        })?;
         attached.require()?;
         let (hooks, unseen) = (attached.hooks(), attached.unseen());
         let Attached { mut probes, .. } = attached;
@@ -108,6 +119,13 @@ impl Live {
             .map_err(|e| map_error("DEADLINES", chain(&e)))?;
         let refused = PerCpuHashMap::try_from(map("REFUSED")?)
             .map_err(|e| map_error("REFUSED", chain(&e)))?;
+        let marks = Array::try_from(map("MARKS")?).map_err(|e| map_error("MARKS", chain(&e)))?;
+        let threads =
+            BpfHashMap::try_from(map("THREADS")?).map_err(|e| map_error("THREADS", chain(&e)))?;
+        let stacks =
+            StackTraceMap::try_from(map("STACKS")?).map_err(|e| map_error("STACKS", chain(&e)))?;
+        let neighbours = PerCpuHashMap::try_from(map("NEIGHBOURS")?)
+            .map_err(|e| map_error("NEIGHBOURS", chain(&e)))?;
         let maps = Maps {
             sockets: BpfHashMap::try_from(map("SOCKETS")?)
                 .map_err(|e| map_error("SOCKETS", chain(&e)))?,
@@ -121,6 +139,7 @@ impl Live {
             losses: PerCpuArray::try_from(map("LOSSES")?)
                 .map_err(|e| map_error("LOSSES", chain(&e)))?,
         };
+        let samples = Samples::new(stacks, neighbours, &probes.ebpf);
         let decoder = Decoder::new(&probes.kernel);
         let source = Source {
             kind: SourceKind::Live,
@@ -139,12 +158,14 @@ impl Live {
             events,
             packets,
             maps,
-            processes: Processes::new(targets),
+            processes: Processes::new(targets, marks),
             deciders: Deciders::new(deadlines),
             queues: Watched::default(),
             tables: Tables::new(refused),
             decoder,
             stacks: Stacks::default(),
+            threads: Threads::new(threads),
+            samples,
             peers: Peers::default(),
             overdue: Overdue::default(),
             looks: Looks::new(options.pprof.clone()),
@@ -167,6 +188,8 @@ impl Live {
             self.housekeeping(sink);
             if second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
+                self.tell_threads(false, sink);
+                self.look_at_cpus(false, sink);
                 self.tell_losses(sink);
                 for unseen in self.deciders.relieve(&mut self.probes.ebpf) {
                     tell(sink, Fact::Unseen(unseen));
@@ -189,6 +212,10 @@ impl Live {
         self.look_at_all();
         let end = Instant::now() + LAST_LOOK;
         while self.drain(sink) >= BATCH && Instant::now() < end {}
+        self.tell_threads(true, sink);
+        self.look_at_cpus(true, sink);
+        // Threads that ended while they were told.
+        self.drain(sink);
         self.tell_standing(sink);
         self.look_at_queues(true, sink);
         self.look_at_descriptors(true, sink);
@@ -224,11 +251,13 @@ impl Live {
         self.look_at_queues(false, sink);
         self.look_at_descriptors(false, sink);
         let (processes, tables) = (&mut self.processes, &mut self.tables);
+        let threads = &mut self.threads;
         self.ended.retain(|(when, pid)| {
             let kept = when.elapsed() < REMEMBERED;
             if !kept {
                 processes.forget(*pid);
                 tables.forget(*pid);
+                threads.forget(*pid);
             }
             kept
         });
@@ -254,7 +283,10 @@ impl Live {
             let Ok(each) = self.maps.losses.get(&(loss as u32), 0) else {
                 continue;
             };
-            let count = each.iter().sum();
+            let mut count = each.iter().sum();
+            if loss == Loss::Threads {
+                count += self.threads.left_out();
+            }
             if count != *told {
                 *told = count;
                 tell(
@@ -282,6 +314,8 @@ fn name(loss: Loss) -> &'static str {
         Loss::Tuples => "addresses",
         Loss::Targets => "children",
         Loss::Listeners => "listeners",
+        Loss::Threads => "threads",
+        Loss::Stacks => "stacks of samples",
     }
 }
 

@@ -17,9 +17,11 @@ mod overdue;
 mod peers;
 mod processes;
 mod queues;
+mod samples;
 mod seed;
 mod stacks;
 mod standing;
+mod threads;
 mod transfers;
 
 pub use attach::{Attached, Probes};

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, MapData},
+    maps::{Array, HashMap as BpfHashMap, MapData},
 };
 use tracer_ebpf::Target;
 
@@ -36,13 +36,16 @@ pub(super) type Targets = BpfHashMap<MapData, u32, [u8; size_of::<Target>()]>;
 pub(super) struct Processes {
     known: HashMap<Pid, Known>,
     targets: Targets,
+    /// Which ids targets may have, by their last sixteen bits: see the kernel half's map of marks.
+    marks: Array<MapData, u8>,
 }
 
 impl Processes {
-    pub(super) fn new(targets: Targets) -> Self {
+    pub(super) fn new(targets: Targets, marks: Array<MapData, u8>) -> Self {
         Self {
             known: HashMap::new(),
             targets,
+            marks,
         }
     }
 
@@ -83,7 +86,8 @@ impl Processes {
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
         }
-        if let Err(error) = self.targets.insert(pid, bytes(&target), 0) {
+        let marked = self.marks.set(pid & 0xffff, 1, 0);
+        if let Err(error) = marked.and_then(|()| self.targets.insert(pid, bytes(&target), 0)) {
             unseen.push(Unseen {
                 what: format!("{comm} (pid {pid})"),
                 why: chain(&error),
@@ -128,7 +132,8 @@ impl Processes {
         self.known.remove(&pid);
     }
 
-    /// Marks a process as traced without looking at it: for the moment in which it starts a child.
+    /// Has a process traced without looking at it, nor at its threads: for the moment in which it starts a
+    /// child.
     pub(super) fn mark(&mut self, pid: Pid, traced: bool) {
         let _ = if traced {
             self.targets.insert(pid, bytes(&Target::new_zeroed()), 0)

@@ -10,6 +10,9 @@ use crate::{
 /// Stacks beyond this many get no name any more: a service has some hundred.
 const MOST: u32 = 65_536;
 
+/// Whose the kernel's stacks are, among the processes.
+pub(super) const KERNEL: Pid = 0;
+
 /// The stacks told so far.
 #[derive(Default)]
 pub(super) struct Stacks {
@@ -39,10 +42,7 @@ impl Stacks {
         let id = StackId(self.told);
         self.told += 1;
         self.known.insert(key, id);
-        let frames = match program {
-            Some(program) => program.frames(addresses),
-            None => addresses.iter().map(|address| unknown(*address)).collect(),
-        };
+        let frames = frames(addresses, program);
         (
             Some(id),
             Some(Event {
@@ -55,6 +55,14 @@ impl Stacks {
     /// A process's addresses mean something else from now on. Names stay taken: they were told.
     pub(super) fn forget(&mut self, pid: Pid) {
         self.known.retain(|(of, _), _| *of != pid);
+    }
+}
+
+/// What stands at the addresses. Of the kernel, and of a program that is not Go, that is not known.
+fn frames(addresses: &[u64], program: Option<&Program>) -> Vec<Frame> {
+    match program {
+        Some(program) => program.frames(addresses),
+        None => addresses.iter().map(|address| unknown(*address)).collect(),
     }
 }
 

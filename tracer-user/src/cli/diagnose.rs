@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// The least severe finding that makes the exit status 1
     #[arg(long, value_enum, default_value = "warning")]
     fail_on: FailOn,
+    /// Tell every switch of a CPU to and from the targets' threads, not only their sums and long waits
+    #[arg(long)]
+    timeline: bool,
     #[command(flatten)]
     goroutines: Goroutines,
 }
@@ -122,6 +125,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
     let options = Options {
         packets: false,
+        timeline: arguments.timeline,
         goroutines: true,
         pprof: arguments.goroutines.pprof(),
     };

@@ -4,6 +4,8 @@ use std::{fs, io};
 
 use clap::Args;
 
+use tracer_ebpf::Config;
+
 use super::{Outcome, output};
 use crate::{
     capture::{Attached, CaptureError},
@@ -14,7 +16,10 @@ use crate::{
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments) -> anyhow::Result<Outcome> {
-    let attached = Attached::new(true);
+    let attached = Attached::new(Config {
+        packets: 1,
+        timeline: 0,
+    });
     output::result(None, |out, _| {
         kernel(out)?;
         rights(out)?;

@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// What to keep of packets
     #[arg(long, value_enum, default_value = "headers")]
     packets: Packets,
+    /// Tell every switch of a CPU to and from the targets' threads, for a timeline of them: much data
+    #[arg(long)]
+    timeline: bool,
     #[command(flatten)]
     goroutines: Goroutines,
 }
@@ -50,6 +53,7 @@ enum Packets {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let options = Options {
         packets: arguments.packets == Packets::Headers,
+        timeline: arguments.timeline,
         goroutines: true,
         pprof: arguments.goroutines.pprof(),
     };

@@ -49,6 +49,14 @@ pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
         inode_mode: of("inode", "i_mode")?,
         inode_number: of("inode", "i_ino")?,
         socket_sk: of("socket", "sk")?,
+        task_pid: of("task_struct", "pid")?,
+        task_state: of("task_struct", "__state").or_else(|_| of("task_struct", "state"))?,
+        task_prio: of("task_struct", "prio")?,
+        // What a kernel does not have is not asked for.
+        task_throttled: btf.offset("task_struct", "throttled").unwrap_or(0),
+        task_cfs_rq: btf.offset("task_struct", "se.cfs_rq").unwrap_or(0),
+        cfs_rq_throttle_count: btf.offset("cfs_rq", "throttle_count").unwrap_or(0),
+        _pad: 0,
     })
 }
 

@@ -64,6 +64,11 @@ pub enum Hook {
         /// Which way.
         egress: bool,
     },
+    /// The profiler's clock, on each CPU.
+    CpuClock {
+        /// The program's name.
+        program: &'static str,
+    },
     /// An iterator.
     Iterator {
         /// The program's name.
@@ -84,6 +89,7 @@ impl Hook {
             | Self::Kprobe { program, .. }
             | Self::Kretprobe { program, .. }
             | Self::CgroupSkb { program, .. }
+            | Self::CpuClock { program }
             | Self::Iterator { program, .. } => program,
         }
     }
@@ -99,6 +105,7 @@ impl Hook {
             Self::Kretprobe { function, .. } => format!("kretprobe/{function}"),
             Self::CgroupSkb { egress: true, .. } => "cgroup_skb/egress".to_owned(),
             Self::CgroupSkb { egress: false, .. } => "cgroup_skb/ingress".to_owned(),
+            Self::CpuClock { .. } => "perf_event/cpu-clock".to_owned(),
             Self::Iterator { over, .. } => format!("iter/{over}"),
         }
     }
@@ -121,7 +128,7 @@ impl Hook {
             | Self::Kprobe { function, .. }
             | Self::Kretprobe { function, .. } => (!btf.has_function(function))
                 .then(|| "this kernel has no such function to attach to".to_owned()),
-            Self::CgroupSkb { .. } | Self::Iterator { .. } => None,
+            Self::CgroupSkb { .. } | Self::CpuClock { .. } | Self::Iterator { .. } => None,
         }
     }
 }
@@ -230,6 +237,27 @@ pub const WANTS: &[Want] = &[
         name: "processes ended",
         without: Some("the end of a process is noticed late"),
         ways: &[&[tracepoint("process_exited", "sched_process_exit", 1)]],
+    },
+    Want {
+        name: "threads on CPUs",
+        without: Some("for how long threads ran, waited for a CPU and were blocked is not known"),
+        ways: &[
+            &[tracepoint("switched_with_state", "sched_switch", 4)],
+            &[tracepoint("switched", "sched_switch", 3)],
+        ],
+    },
+    Want {
+        name: "wake-ups",
+        without: Some("what a woken thread waits for a CPU is taken for sleep"),
+        ways: &[&[
+            tracepoint("woken", "sched_wakeup", 1),
+            tracepoint("woken_first", "sched_wakeup_new", 1),
+        ]],
+    },
+    Want {
+        name: "CPU samples",
+        without: Some("where the CPU time goes, and who else takes it, is not told"),
+        ways: &[&[Hook::CpuClock { program: "sampled" }]],
     },
     Want {
         name: "sockets from before",
