@@ -88,8 +88,14 @@ fn of_processes() -> impl Strategy<Value = Fact> {
             id: StackId(id),
             frames
         }),
-        (small(), prop::option::of(socket()), small(), name(), frames()).prop_map(
-            |(pid, socket, id, state, frames)| Fact::Goroutine {
+        (
+            small(),
+            prop::option::of(socket()),
+            small(),
+            name(),
+            frames()
+        )
+            .prop_map(|(pid, socket, id, state, frames)| Fact::Goroutine {
                 pid,
                 socket,
                 goroutine: Goroutine {
@@ -99,8 +105,7 @@ fn of_processes() -> impl Strategy<Value = Fact> {
                     frames,
                     created_by: None,
                 },
-            }
-        ),
+            }),
     ]
 }
 
