@@ -26,8 +26,18 @@ const PRIORITY: i32 = 120;
 /// Switches on their way out, by CPU.
 #[derive(Default)]
 pub(super) struct Schedule {
-    bundles: BTreeMap<u32, Vec<FtraceEvent>>,
+    cpus: BTreeMap<u32, Cpu>,
 }
+
+#[derive(Default)]
+struct Cpu {
+    bundle: Vec<FtraceEvent>,
+    /// Who took it last; `None` where nothing was told yet.
+    taken: Option<Option<Thread>>,
+}
+
+/// A thread, by process and id.
+type Thread = (Pid, u32);
 
 impl Schedule {
     pub(super) fn tell(
@@ -40,19 +50,29 @@ impl Schedule {
         for (pid, tid) in [switch.from, switch.to].into_iter().flatten() {
             tracks.thread(pid, tid, packets)?;
         }
-        let bundle = self.bundles.entry(switch.cpu).or_default();
-        bundle.push(told(at, switch, tracks));
-        if bundle.len() >= BUNDLE {
-            put(switch.cpu, mem::take(bundle), packets)?;
+        let cpu = self.cpus.entry(switch.cpu).or_default();
+        if cpu.taken == Some(None) && switch.from.is_some() {
+            // It was a stranger's when it took the CPU: it became a target since.
+            let became = Switch {
+                from: None,
+                to: switch.from,
+                ..switch
+            };
+            cpu.bundle.push(told(at, became, tracks));
+        }
+        cpu.bundle.push(told(at, switch, tracks));
+        cpu.taken = Some(switch.to);
+        if cpu.bundle.len() >= BUNDLE {
+            put(switch.cpu, mem::take(&mut cpu.bundle), packets)?;
         }
         Ok(())
     }
 
     /// Writes what is left.
     pub(super) fn end(self, packets: &mut Packets<impl Write>) -> io::Result<()> {
-        self.bundles
+        self.cpus
             .into_iter()
-            .try_for_each(|(cpu, bundle)| put(cpu, bundle, packets))
+            .try_for_each(|(number, cpu)| put(number, cpu.bundle, packets))
     }
 }
 
@@ -68,11 +88,11 @@ fn put(cpu: u32, event: Vec<FtraceEvent>, packets: &mut Packets<impl Write>) -> 
 }
 
 fn told(at: BootInstant, switch: Switch, tracks: &Tracks<'_>) -> FtraceEvent {
-    let comm = |thread: Option<(Pid, u32)>| match thread {
+    let comm = |thread: Option<Thread>| match thread {
         Some((pid, tid)) => tracks.comm(pid, tid),
         None => format!("swapper/{}", switch.cpu),
     };
-    let id = |thread: Option<(Pid, u32)>| thread.map_or(0, |(_, tid)| tid);
+    let id = |thread: Option<Thread>| thread.map_or(0, |(_, tid)| tid);
     let (from, to) = (id(switch.from), id(switch.to));
     FtraceEvent {
         timestamp: at.0,
