@@ -84,3 +84,25 @@ fn a_recording_without_samples_says_so() -> anyhow::Result<()> {
     assert!(ended.stderr.contains("no CPU samples"), "{ended:?}");
     Ok(())
 }
+
+#[test]
+fn the_query_of_the_page_is_one_that_perfetto_takes() -> anyhow::Result<()> {
+    if !turn::have("the page's query", &["node"]) {
+        return Ok(());
+    }
+    let page = fs::read_to_string(workspace::root().join("docs/exports.md"))?;
+    let query = page
+        .split("```sql")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .context("no query")?;
+    let directory = tempfile::tempdir()?;
+    let [slowest] = trace_processor::ask(&exported("perfetto", directory.path())?, [query])?;
+    assert_eq!(slowest.len(), 10);
+    assert!(
+        slowest
+            .iter()
+            .all(|row| row[0].text().starts_with("POST /upload"))
+    );
+    Ok(())
+}
