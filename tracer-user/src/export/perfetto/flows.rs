@@ -152,7 +152,7 @@ impl Flows {
     }
 }
 
-/// The waits of one process, by whose they are.
+/// The waits of one process, by whose they are, in the order of their beginnings.
 struct Waits {
     by_goroutine: HashMap<u64, Vec<WaitKey>>,
     by_thread: HashMap<u32, Vec<WaitKey>>,
@@ -171,6 +171,10 @@ impl Waits {
             }
             waits.by_thread.entry(wait.told.tid).or_default().push(key);
         }
+        let each = waits.by_goroutine.values_mut();
+        for of_one in each.chain(waits.by_thread.values_mut()) {
+            of_one.sort_unstable_by_key(|(_, _, from)| *from);
+        }
         waits
     }
 
@@ -180,11 +184,12 @@ impl Waits {
             Some(id) => self.by_goroutine.get(&id),
             None => self.by_thread.get(&actor.tid),
         });
-        let during = exchange.started..until;
-        whose
-            .into_iter()
-            .flatten()
-            .filter(move |(_, _, from)| during.contains(from))
+        let waits = whose.map_or(&[][..], Vec::as_slice);
+        let first = waits.partition_point(|(_, _, from)| *from < exchange.started);
+        waits
+            .iter()
+            .skip(first)
+            .take_while(move |(_, _, from)| *from < until)
             .copied()
     }
 }
