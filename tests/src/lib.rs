@@ -16,6 +16,7 @@ pub mod report;
 pub mod services;
 pub mod speaker;
 pub mod streams;
+pub mod trace_processor;
 pub mod turn;
 pub mod wait;
 pub mod workspace;

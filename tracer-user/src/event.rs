@@ -58,7 +58,7 @@ impl SocketId {
     }
 }
 
-/// One user stack, told once by [`Fact::Stack`] and referred to from then on.
+/// One stack, told by [`Fact::Stack`] before anything refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StackId(pub u32);
 
@@ -95,7 +95,8 @@ pub enum Fact {
         /// Which.
         pid: Pid,
     },
-    /// The frames of a stack that later events refer to; innermost first.
+    /// The frames of a stack that later events refer to; innermost first. Told again where names of
+    /// functions are found later (the later one replaces the earlier).
     Stack {
         /// The name used from now on.
         id: StackId,

@@ -166,7 +166,7 @@ impl Live {
             tables: Tables::new(refused),
             surroundings: Surroundings::default(),
             decoder,
-            stacks: Stacks::default(),
+            stacks: Stacks::new(),
             threads: Threads::new(threads),
             samples,
             peers: Peers::default(),
@@ -223,7 +223,8 @@ impl Live {
         self.look_at_queues(true, sink);
         self.look_at_descriptors(true, sink);
         self.look_around(true, sink);
-        while !self.looks.idle() && Instant::now() < end {
+        let busy = |live: &Self| !(live.looks.idle() && live.stacks.natives.idle());
+        while busy(&self) && Instant::now() < end {
             thread::sleep(DRAIN);
             self.take_answers(sink);
         }
@@ -269,6 +270,9 @@ impl Live {
     }
 
     fn take_answers(&mut self, sink: &mut dyn Sink) {
+        for named in self.stacks.natives.answers() {
+            sink.event(named);
+        }
         for answer in self.looks.answers() {
             match answer {
                 Answer::Event(event) => sink.event(event),

@@ -13,6 +13,7 @@ mod follow;
 mod linger;
 mod live;
 mod looks;
+mod native;
 mod overdue;
 mod peers;
 mod processes;

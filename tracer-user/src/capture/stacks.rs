@@ -1,7 +1,8 @@
-//! User stacks, each told once.
+//! Stacks, each told when it is new, and once more when its addresses have got names.
 
 use std::collections::HashMap;
 
+use super::native::Natives;
 use crate::{
     event::{BootInstant, Event, Fact, Frame, Pid, StackId},
     golang::Program,
@@ -14,13 +15,21 @@ const MOST: u32 = 65_536;
 pub(super) const KERNEL: Pid = 0;
 
 /// The stacks told so far.
-#[derive(Default)]
 pub(super) struct Stacks {
     known: HashMap<(Pid, Vec<u64>), StackId>,
     told: u32,
+    pub(super) natives: Natives,
 }
 
 impl Stacks {
+    pub(super) fn new() -> Self {
+        Self {
+            known: HashMap::new(),
+            told: 0,
+            natives: Natives::start(),
+        }
+    }
+
     /// The name of a stack, and, where it is new, the event that tells its frames.
     pub(super) fn name(
         &mut self,
@@ -43,6 +52,7 @@ impl Stacks {
         self.told += 1;
         self.known.insert(key, id);
         let frames = frames(addresses, program);
+        self.natives.name(id, pid, &frames);
         (
             Some(id),
             Some(Event {
@@ -58,7 +68,7 @@ impl Stacks {
     }
 }
 
-/// What stands at the addresses. Of the kernel, and of a program that is not Go, that is not known.
+/// What stands at the addresses. Of the kernel, and of a program that is not Go, that is not known here.
 fn frames(addresses: &[u64], program: Option<&Program>) -> Vec<Frame> {
     match program {
         Some(program) => program.frames(addresses),

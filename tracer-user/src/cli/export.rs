@@ -13,7 +13,12 @@ use clap::{Args, ValueEnum};
 use super::{Outcome, output, recorded::Recorded};
 use crate::{
     detect,
-    export::wireshark::{self, Rows},
+    export::{
+        Samples, folded, perfetto, pprof,
+        wireshark::{self, Rows},
+    },
+    model::Model,
+    recording::Reader,
 };
 
 #[derive(Args)]
@@ -33,11 +38,25 @@ pub(super) struct Arguments {
 enum Format {
     /// The packets with comments, and rows between them for what has no packet; for Wireshark
     Pcapng,
+    /// CPU samples as a gzipped profile.proto; for `go tool pprof`
+    Pprof,
+    /// CPU samples as lines of stacks; for flame graphs
+    Folded,
+    /// Threads, connections, goroutines and findings on one time line; for ui.perfetto.dev
+    Perfetto,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     match arguments.to {
         Format::Pcapng => pcapng(arguments)?,
+        Format::Pprof => profile(arguments, |samples, model, mut out, terminal| {
+            refuse(terminal, "a profile", "go tool pprof FILE")?;
+            pprof::write(samples, model, &mut out)
+        })?,
+        Format::Folded => profile(arguments, |samples, model, mut out, _| {
+            folded::write(samples, model, &mut out)
+        })?,
+        Format::Perfetto => perfetto(arguments)?,
     }
     Ok(Outcome::Healthy)
 }
@@ -52,14 +71,51 @@ fn pcapng(arguments: &Arguments) -> anyhow::Result<()> {
         refuse_the_same(&capture, output)?;
     }
     output::result(arguments.output.as_deref(), |out, terminal| {
-        if terminal {
-            return Err(io::Error::other(
-                "a capture is not for a terminal: name a file with -o, or pipe it into wireshark -k -i -",
-            ));
-        }
+        refuse(terminal, "a capture", "wireshark -k -i -")?;
         wireshark::annotate(&mut capture, out, &model, &mut findings, &rows)
     })
     .with_context(|| format!("cannot export {}", arguments.recording.display()))
+}
+
+/// Writes what the samples of the recording come to.
+fn profile(
+    arguments: &Arguments,
+    write: impl FnOnce(&Samples, &Model, &mut dyn io::Write, bool) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut samples = Samples::default();
+    let recorded = Recorded::read(&arguments.recording, |event, _| samples.tell(event))?;
+    if samples.is_empty() {
+        output::say(&format!(
+            "{} has no CPU samples: nobody in it was seen running",
+            arguments.recording.display()
+        ));
+    }
+    output::result(arguments.output.as_deref(), |out, terminal| {
+        write(&samples, &recorded.model, out, terminal)
+    })
+    .with_context(|| format!("cannot export {}", arguments.recording.display()))
+}
+
+fn perfetto(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut recorded = Recorded::read(&arguments.recording, |_, _| {})?;
+    let mut findings = detect::findings(&recorded.model);
+    recorded.number_frames(&mut findings);
+    let again = Reader::open(&arguments.recording)?;
+    output::result(arguments.output.as_deref(), |mut out, terminal| {
+        refuse(terminal, "a trace", "gzip > FILE")?;
+        perfetto::write(&recorded.model, &findings, again, &mut out)
+    })
+    .with_context(|| format!("cannot export {}", arguments.recording.display()))
+}
+
+/// What only a program reads is not for a terminal.
+fn refuse(terminal: bool, what: &str, reader: &str) -> io::Result<()> {
+    if terminal {
+        return Err(io::Error::other(format!(
+            "{what} is not for a terminal: name a file with -o, or pipe it into {reader}"
+        )));
+    }
+    Ok(())
 }
 
 /// The recording's own capture is read while the file is written.

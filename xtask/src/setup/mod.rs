@@ -7,6 +7,8 @@
 mod apt;
 pub(crate) mod bpf;
 pub(crate) mod go;
+mod perfetto;
+mod pip;
 
 use std::process::ExitCode;
 
@@ -25,7 +27,11 @@ pub(crate) fn everything() -> anyhow::Result<bool> {
     let tools = apt::install_tools();
     let compiler = kernel_half();
     go::install()?;
-    Ok(tools && compiler)
+    let perfetto = perfetto::install();
+    if let Err(why) = &perfetto {
+        println!("setup: {why:#}; without it traces are not read in Perfetto");
+    }
+    Ok(tools && compiler && perfetto.is_ok())
 }
 
 /// Brings what compiles the kernel half; `false` where it cannot be had.

@@ -35,6 +35,7 @@ use proofs::{Moments, Place};
 use rows::Row;
 use search::Search;
 
+pub(super) use proofs::word;
 pub use rows::Rows;
 
 /// Gives every event of `findings`' evidence the number of its frame in `capture`, as the capture stands.

@@ -107,7 +107,7 @@ pub(super) fn number(findings: &mut [Finding], (finding, evidence): Place, frame
 }
 
 /// A rule or severity as the report words it.
-pub(super) fn word(of: impl serde::Serialize) -> String {
+pub(in crate::export) fn word(of: impl serde::Serialize) -> String {
     serde_json::to_value(of)
         .ok()
         .and_then(|word| word.as_str().map(str::to_owned))
