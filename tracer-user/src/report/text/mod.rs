@@ -290,11 +290,13 @@ fn unseen<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         detect::{GATEWAY, findings, large_uploads_fail},
         event::{ConnectFailure, Fact, Unseen},
-        model::story::{Asked, Story},
+        model::story::{Asked, Story, thread},
     };
 
     fn told(story: &mut Story, style: Style) -> String {
@@ -359,6 +361,34 @@ mod tests {
                 },
             );
         insta::assert_snapshot!(told(&mut story, Style::default()));
+    }
+
+    #[test]
+    fn threads_are_summed_up_where_a_finding_is_about_them() {
+        for computes in [false, true] {
+            let mut story = Story::new();
+            story.go(7, "shop");
+            for tid in 7..9 {
+                let mut thread = thread(7, tid);
+                thread.on_cpu = Duration::from_millis(2_150);
+                thread.woken = Duration::from_millis(300);
+                thread.involuntary = 40;
+                story.thread(20_000.0, thread);
+            }
+            for nth in 0..3 {
+                let from = 100.0 + 3000.0 * f64::from(nth);
+                let client = format!("10.0.0.9:{}", 50_000 + nth);
+                let socket = story.accepted(from, 7, &client, "10.0.0.1:80");
+                let asked = Asked::at(from, 90).by(7, 5).answered(from + 1000.0, 200);
+                story.http(socket, 0, "GET /report", asked);
+                if computes {
+                    story.samples((from, from + 1000.0), (7, Some(5)), None, 99);
+                }
+            }
+            let text = told(&mut story, Style::default());
+            let sums = "2 threads of shop (pid 7): 4.3 s on CPU, 0.6 s waiting for one, switched 80 times.";
+            assert_eq!(text.contains(sums), computes, "{text}");
+        }
     }
 
     #[test]
