@@ -2,10 +2,11 @@
 //!
 //! In come the exchange as the server's end saw it, the waits of the process's threads and the samples
 //! of who ran; out come sets of moments that overlap nowhere: stopped by the quota, waiting for a CPU,
-//! running, queueing in Go's own scheduler. Waits that befell the goroutine (outside Go: the thread) that served the request are
-//! its own. Others are inferred, and only where something waited to be done for the request and was done
-//! right after: where in doubt, a wait belongs to nobody. Time on CPU is an estimate: each sample
-//! stands for a tick of the profiler's clock, so it is right to about a tick at each end.
+//! running, queueing in Go's own scheduler. Waits that befell the goroutine (outside Go: the thread) that
+//! served the request are its own. Others are inferred, and only where something waited to be done for the
+//! request and was done right after: where in doubt, a wait belongs to nobody. Time on CPU is an
+//! estimate: each sample stands for a tick of the profiler's clock, so it is right to about a tick at each
+//! end.
 
 use std::time::Duration;
 
@@ -267,7 +268,10 @@ impl<'m> Request<'m> {
 
     /// When nobody could go on with it because the quota had stopped all who could.
     fn stopped(&self, scene: &Scene<'_>) -> Spans {
-        self.believed(&scene.schedule.stopped(self.pid))
+        scene
+            .schedule
+            .stopped(self.pid)
+            .map_or_else(Spans::default, |stopped| self.believed(stopped))
     }
 
     /// When a thread that was to go on with it waited for a CPU.
@@ -301,7 +305,7 @@ impl<'m> Request<'m> {
     /// right before which it ran, or right after which something was done for it. In others it may have
     /// been waiting for something else, a timer or a lock, and have lost nothing.
     fn believed(&self, stopped: &Spans) -> Spans {
-        let stopped = stopped.within(&self.window.into());
+        let stopped = Spans::from(self.window).within(stopped);
         let ready = stopped.within(&Spans::of(self.ready.iter().copied()));
         let working = stopped.without(&self.idle).only(|(from, until)| {
             any(&self.running, (before(from, TICK), from))

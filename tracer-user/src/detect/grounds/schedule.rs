@@ -145,11 +145,8 @@ impl<'m> Schedule<'m> {
     }
 
     /// When the quota stopped threads of `pid`, and no sample shows that another one ran.
-    pub(crate) fn stopped(&self, pid: Pid) -> Spans {
-        self.0
-            .get(&pid)
-            .map(|of| of.stopped.clone())
-            .unwrap_or_default()
+    pub(crate) fn stopped(&self, pid: Pid) -> Option<&Spans> {
+        self.0.get(&pid).map(|of| &of.stopped)
     }
 
     /// This thread serves several requests at once: what it does says nothing of one of them.

@@ -6,6 +6,7 @@ use crate::{
     detect::{
         grounds::{
             breakdown::{Breakdown, Part, Watched},
+            held_up,
             hot::Hot,
             lateness::{Late, Reason},
             scene::Scene,
@@ -18,6 +19,9 @@ use crate::{
     event::Frame,
     model::Model,
 };
+
+/// Less of an answer's time is not worth a sentence.
+const WORTH_A_WORD: Duration = Duration::from_millis(50);
 
 /// Late answers of one culprit, with all that there is to say of them.
 pub(super) struct Told<'t, 'l, 'm> {
@@ -110,6 +114,7 @@ impl Told<'_, '_, '_> {
         }
         let parts = self.parts.sentence().replacen("Of ", "of ", 1);
         told.push(format!("One of them: {parts}"));
+        told.extend(self.inferred());
         told.extend(self.queued_behind());
         if !self.outer.is_empty() {
             told.push(format!(
@@ -186,6 +191,24 @@ impl Told<'_, '_, '_> {
             Some(number) => format!("all {number} processors of the Go runtime (GOMAXPROCS)"),
             None => "all processors of the Go runtime (GOMAXPROCS)".into(),
         }
+    }
+
+    /// How much of the example's waiting for a CPU is not known of its own goroutine, or thread.
+    fn inferred(&self) -> Option<String> {
+        let Late {
+            connection,
+            exchange,
+            ..
+        } = self.example;
+        let held = held_up::of(self.scene, connection, exchange.clone());
+        let kept = held.run_queue + held.throttled;
+        let inferred = kept.saturating_sub(held.own);
+        (inferred >= WORTH_A_WORD && inferred * 10 >= kept).then(|| {
+            format!(
+                "Of the time without a CPU {} is inferred from waits of the process's other threads.",
+                seconds(inferred)
+            )
+        })
     }
 
     /// Requests that were late because these computed.

@@ -6,21 +6,19 @@
 mod host;
 mod page;
 mod story;
+mod threads;
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{io, net::SocketAddr};
 
 use crate::{
     detect::{
         Severity,
-        wording::{count, join, times},
+        wording::{count, join},
     },
     event::{Pid, SourceKind, is_host},
 };
 
-use super::{
-    json::{Report, TargetTold, ThreadTold},
-    threads::is_about_threads,
-};
+use super::json::{Report, TargetTold};
 use page::{Ink, Page};
 
 pub use page::Style;
@@ -173,37 +171,7 @@ fn watched<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<
             )?;
         }
     }
-    threads(page, report)
-}
-
-/// What the threads did of each process that findings about threads name.
-fn threads<W: io::Write>(page: &mut Page<'_, W>, report: &Report) -> io::Result<()> {
-    let about = report.findings.iter().filter(|f| is_about_threads(f));
-    let named: BTreeMap<Pid, &str> = about
-        .map(|finding| (finding.process.pid, finding.process.comm.as_str()))
-        .collect();
-    for (pid, comm) in named {
-        let threads: Vec<&ThreadTold> = report.threads.iter().filter(|t| t.pid == pid).collect();
-        if threads.is_empty() {
-            continue;
-        }
-        let sum = |of: fn(&ThreadTold) -> f64| threads.iter().map(|thread| of(thread)).sum::<f64>();
-        let switches =
-            |thread: &&ThreadTold| thread.switches_voluntary + thread.switches_involuntary;
-        let throttled = match sum(|thread| thread.throttled_s) {
-            0.0 => String::new(),
-            throttled => format!(", throttled {throttled:.1} s"),
-        };
-        let told = format!(
-            "{} of {comm} (pid {pid}): {:.1} s on CPU, {:.1} s waiting for one{throttled}, switched {}.",
-            count(threads.len() as u64, "thread", "threads"),
-            sum(|thread| thread.on_cpu_s),
-            sum(|thread| thread.run_queue_s),
-            times(threads.iter().map(switches).sum()),
-        );
-        page.hanging(2, "", Ink::Plain, &told)?;
-    }
-    Ok(())
+    threads::write(page, report)
 }
 
 fn processes(report: &Report) -> String {
