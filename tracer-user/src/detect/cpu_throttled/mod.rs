@@ -43,6 +43,7 @@ const STOPS: usize = 6;
 /// Adds a case for each process that its quota stopped.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let mut quiet: Vec<Throttled<'_, '_>> = Vec::new();
+    let mut told = HashSet::new();
     for process in scene.model.processes() {
         let pid = process.about.pid;
         let Some(throttling) = Throttling::of(scene.model, pid) else {
@@ -59,14 +60,15 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
             quiet.push(throttled);
         } else {
             docket.add(throttled.case());
+            told.insert(throttled.throttling.cgroup);
         }
     }
-    // Processes of one cgroup share its quota: that it harmed nobody is told once.
+    // Processes of one cgroup share its quota: that it is used up is told once.
     quiet.retain(|throttled| throttled.throttling.share() >= OFTEN);
-    quiet.sort_by(|a, b| a.throttling.cgroup.cmp(&b.throttling.cgroup));
-    quiet.dedup_by(|a, b| a.throttling.cgroup == b.throttling.cgroup);
     for throttled in quiet {
-        docket.add(throttled.case());
+        if told.insert(throttled.throttling.cgroup.clone()) {
+            docket.add(throttled.case());
+        }
     }
 }
 

@@ -94,7 +94,11 @@ impl Rivals {
                 continue;
             }
             let known = took.get(&whose);
-            let comm = known.map_or(comm, |(comm, _)| comm);
+            // The process's name rather than the thread's, which a process that is gone has left us.
+            let comm = known
+                .map(|(comm, _)| *comm)
+                .filter(|comm| !comm.is_empty())
+                .unwrap_or(comm);
             let rival = by_name.entry(comm.to_owned()).or_default();
             rival.waited += waited;
             if rival.pids.insert(whose) {
