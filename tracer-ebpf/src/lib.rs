@@ -330,7 +330,8 @@ record! {
 }
 
 record! {
-    /// A target was running when the profiler's clock ticked.
+    /// A target was running when the profiler's clock ticked. With `FLAG_STACK`, because a stack found its
+    /// place taken, its two [`Stack`]s follow, that in the program and that in the kernel.
     pub struct Sample = 40 {
         /// Kind [`KIND_SAMPLE`].
         pub header: Header,

@@ -5,21 +5,28 @@
 //! so that who takes the CPUs from the targets has a name.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{BPF_F_USER_STACK, BPF_RB_NO_WAKEUP},
-    helpers::bpf_get_current_comm,
+    helpers::{bpf_get_current_comm, generated::bpf_get_stack},
+    maps::ring_buf::RingBufEntry,
     programs::{PerfEventContext, tracing::StackIdContext as _},
 };
-use tracer_ebpf::{Header, KIND_SAMPLE, Loss, Neighbour, Sample, Target};
+use tracer_ebpf::{
+    FLAG_STACK, Header, KIND_SAMPLE, Loss, Neighbour, STACK_DEPTH, Sample, Stack, Target,
+};
 
 use crate::{
     EVENTS, NEIGHBOURS, STACKS, TARGETS,
     goroutine::running,
     kernel::{current, now},
     losses,
+    sockets::read_stack,
 };
 
-/// `-EFAULT`: the thread has no such stack.
-const NO_STACK: i32 = -14;
+/// `-EEXIST`: another stack has its place.
+const TAKEN: i32 = -17;
+/// There is no such stack.
+const NONE: i32 = -1;
 
 /// The clock ticked.
 #[inline(always)]
@@ -37,19 +44,15 @@ pub(crate) fn taken(ctx: &PerfEventContext) -> Option<()> {
 
 #[inline(always)]
 fn tell(ctx: &PerfEventContext, tgid: u32, tid: u32, target: &Target) -> Option<()> {
+    // SAFETY: the context's registers; kernel addresses are the upper half.
+    let in_kernel = unsafe { (*ctx.ctx).regs.rip as i64 } < 0;
+    let user = place(ctx, u64::from(BPF_F_USER_STACK));
+    let kernel = if in_kernel { place(ctx, 0) } else { NONE };
     let goid = match target.tls {
         0 => 0,
         _ => running(target).map_or(0, |(_, goid)| goid),
     };
-    // SAFETY: the context's registers; kernel addresses are the upper half.
-    let in_kernel = unsafe { (*ctx.ctx).regs.rip as i64 } < 0;
-    let user = stack(ctx, u64::from(BPF_F_USER_STACK));
-    let kernel = if in_kernel { stack(ctx, 0) } else { -1 };
-    let Some(mut entry) = EVENTS.reserve::<Sample>(0) else {
-        losses::count(Loss::Events);
-        return None;
-    };
-    entry.write(Sample {
+    let sample = Sample {
         header: Header {
             kind: KIND_SAMPLE,
             what: 0,
@@ -61,23 +64,69 @@ fn tell(ctx: &PerfEventContext, tgid: u32, tid: u32, target: &Target) -> Option<
         tid,
         user,
         kernel,
-    });
+    };
+    if user == TAKEN || kernel == TAKEN {
+        return tell_with_stacks(ctx, sample);
+    }
+    let mut entry = reserve::<Sample>()?;
+    entry.write(sample);
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     Some(())
 }
 
-/// The place of the stack in the map of stacks; negative where there is none.
+/// A sample whose stacks stand behind it.
+#[repr(C)]
+struct SampleWithStacks {
+    sample: Sample,
+    user: Stack,
+    kernel: Stack,
+}
+
+/// Tells a sample of which a stack would go where another one is kept.
 #[inline(always)]
-fn stack(ctx: &PerfEventContext, flags: u64) -> i32 {
-    match ctx.get_stackid(&STACKS, flags) {
-        Ok(place) => place as i32,
-        Err(error) => {
-            if error != NO_STACK {
-                losses::count(Loss::Stacks);
-            }
-            error
+fn tell_with_stacks(ctx: &PerfEventContext, sample: Sample) -> Option<()> {
+    let mut entry = reserve::<SampleWithStacks>()?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points into the reserved record, and the helper writes within `frames`.
+    unsafe {
+        (&raw mut (*record).sample).write(sample);
+        (*record).sample.header.flags = FLAG_STACK;
+        read_stack(ctx.as_ptr(), &raw mut (*record).user);
+        let kernel = &raw mut (*record).kernel;
+        (*kernel).length = if sample.kernel == NONE {
+            0
+        } else {
+            bpf_get_stack(
+                ctx.as_ptr(),
+                (&raw mut (*kernel).frames).cast(),
+                (STACK_DEPTH * size_of::<u64>()) as u32,
+                0,
+            )
+        };
+        if (*record).user.length < 0 || (*kernel).length < 0 {
+            losses::count(Loss::Stacks);
         }
     }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    Some(())
+}
+
+/// The place of the stack in the map of stacks; negative where there is none, or it is [`TAKEN`].
+#[inline(always)]
+fn place(ctx: &PerfEventContext, flags: u64) -> i32 {
+    match ctx.get_stackid(&STACKS, flags) {
+        Ok(place) => place as i32,
+        Err(error) => error,
+    }
+}
+
+#[inline(always)]
+fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        losses::count(Loss::Events);
+    }
+    entry
 }
 
 /// Counts a process that is no target.

@@ -139,7 +139,8 @@ impl Thread {
     pub fn charge(&mut self, was: u32, now: u64, next: u32) -> u64 {
         let passed = now.saturating_sub(self.since);
         self.sums[(was & 7) as usize] += passed;
-        self.since = now;
+        // Two CPUs' clocks may differ by a hair.
+        self.since = self.since.max(now);
         self.state = next;
         self.seeded = 0;
         passed
@@ -160,4 +161,159 @@ fn range(nanoseconds: u64) -> usize {
     let log = 63 - (nanoseconds | 512).leading_zeros();
     let half = (nanoseconds >> (log - 1)) & 1;
     (2 * (log as usize - 9) + half as usize).min(RANGES - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that is in `state` since 1000.
+    fn thread(state: u32) -> Thread {
+        Thread {
+            header: Header {
+                kind: 0,
+                what: 0,
+                flags: 0,
+                at: 0,
+            },
+            since: 1000,
+            first: 1000,
+            sums: [0; 8],
+            voluntary: 0,
+            involuntary: 0,
+            migrations: 0,
+            goid: 0,
+            tgid: 1,
+            tid: 2,
+            state,
+            cpu: 0,
+            sequence: 0,
+            seeded: 0,
+            comm: [0; 16],
+            slices: [0; RANGES],
+            waits: [0; RANGES],
+        }
+    }
+
+    fn sums(thread: &Thread) -> [u64; 6] {
+        let [
+            running,
+            woken,
+            preempted,
+            throttled,
+            sleeping,
+            uninterruptible,
+            ..,
+        ] = thread.sums;
+        [
+            running,
+            woken,
+            preempted,
+            throttled,
+            sleeping,
+            uninterruptible,
+        ]
+    }
+
+    #[test]
+    fn every_nanosecond_is_charged_to_the_state_that_it_was_spent_in() {
+        let mut thread = thread(RUNNING);
+        thread.leaves(1010, SLEEPING, true);
+        thread.wakes(1110, WOKEN);
+        assert_eq!(thread.arrives(1111, 0).since, 1110);
+        thread.leaves(1211, PREEMPTED, false);
+        thread.arrives(1311, 0);
+        thread.leaves(1411, UNINTERRUPTIBLE, true);
+        thread.wakes(2411, WOKEN);
+        thread.arrives(2412, 0);
+        assert_eq!(sums(&thread), [210, 2, 100, 0, 100, 1000]);
+        assert_eq!(thread.sums.iter().sum::<u64>(), 2412 - thread.first);
+        assert_eq!((thread.voluntary, thread.involuntary), (2, 1));
+        assert_eq!(thread.slices.iter().sum::<u32>(), 3);
+        assert_eq!(thread.waits.iter().sum::<u32>(), 3);
+    }
+
+    #[test]
+    fn a_wake_up_before_the_thread_has_left_its_cpu_is_none() {
+        let mut thread = thread(RUNNING);
+        thread.wakes(1005, WOKEN);
+        thread.leaves(1010, PREEMPTED, false);
+        assert_eq!(sums(&thread), [10, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_second_wake_up_does_not_shorten_the_wait_of_the_first() {
+        let mut thread = thread(SLEEPING);
+        thread.wakes(1100, WOKEN);
+        thread.wakes(1200, WOKEN);
+        let before = thread.arrives(1300, 0);
+        assert_eq!((before.state, before.since), (WOKEN, 1100));
+        assert_eq!(sums(&thread), [0, 200, 0, 0, 100, 0]);
+    }
+
+    #[test]
+    fn being_throttled_is_no_wait_for_a_cpu_but_is_told_when_it_is_long() {
+        let mut thread = thread(RUNNING);
+        thread.leaves(1010, THROTTLED, false);
+        let now = 1010 + LONG_WAIT;
+        let before = thread.arrives(now, 0);
+        assert!(before.is_long_wait(now) && before.state == THROTTLED);
+        assert_eq!(sums(&thread), [10, 0, 0, LONG_WAIT, 0, 0]);
+        assert!(thread.waits.iter().all(|count| *count == 0));
+    }
+
+    #[test]
+    fn a_sleep_is_no_wait_however_long() {
+        let mut thread = thread(SLEEPING);
+        let now = 1000 + 10 * LONG_WAIT;
+        assert!(!thread.arrives(now, 0).is_long_wait(now)); // its wake-up was not seen
+        assert_eq!(sums(&thread), [0, 0, 0, 0, 10 * LONG_WAIT, 0]);
+    }
+
+    #[test]
+    fn the_first_step_says_what_a_thread_from_before_was_doing() {
+        let seeded = |state| Thread {
+            seeded: 1,
+            ..thread(state)
+        };
+        // `/proc` said something else a moment before it was entered.
+        let mut running = seeded(SLEEPING);
+        running.leaves(1010, SLEEPING, true);
+        assert_eq!(sums(&running), [10, 0, 0, 0, 0, 0]);
+        let mut waiting = seeded(RUNNING);
+        waiting.arrives(1010, 0);
+        assert_eq!(sums(&waiting), [0, 10, 0, 0, 0, 0]);
+        let mut sleeping = seeded(RUNNING);
+        sleeping.wakes(1010, WOKEN);
+        assert_eq!(sums(&sleeping), [0, 0, 0, 0, 10, 0]);
+        assert_eq!([running.seeded, waiting.seeded, sleeping.seeded], [0, 0, 0]);
+    }
+
+    #[test]
+    fn going_on_elsewhere_is_a_migration_and_the_first_time_is_none() {
+        let mut thread = thread(WOKEN);
+        thread.cpu = NO_CPU;
+        for cpu in [3, 3, 1] {
+            thread.arrives(1010, cpu);
+            thread.leaves(1020, PREEMPTED, false);
+        }
+        assert_eq!((thread.migrations, thread.cpu), (1, 1));
+    }
+
+    #[test]
+    fn the_ranges_of_a_histogram_are_half_octaves() {
+        let begins = |index: usize| (2 + index as u64 % 2) << (8 + index / 2);
+        for index in 1..RANGES {
+            assert_eq!(range(begins(index)), index);
+            assert_eq!(range(begins(index) - 1), index - 1);
+        }
+        assert_eq!((range(0), range(u64::MAX)), (0, RANGES - 1));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_that_of_another_cpu_charges_nothing_twice() {
+        let mut thread = thread(WOKEN);
+        thread.arrives(990, 0);
+        assert_eq!((sums(&thread), thread.since), ([0; 6], 1000));
+    }
 }

@@ -36,7 +36,14 @@ pub(super) enum Record {
         stack: Vec<u64>,
     },
     /// The profiler's clock met a target.
-    Sample(wire::Sample),
+    Sample {
+        /// As it was told.
+        sample: wire::Sample,
+        /// Innermost first; empty where the sample says where its stacks are kept.
+        user: Vec<u64>,
+        /// The same in the kernel.
+        kernel: Vec<u64>,
+    },
     /// A process changed.
     Process {
         /// `PROCESS_…`.
@@ -129,8 +136,13 @@ impl Decoder {
                 Some(Record::Event(threads::switched(&switch)))
             }
             wire::KIND_SAMPLE => {
-                let (sample, _) = wire::Sample::read_from_prefix(bytes).ok()?;
-                Some(Record::Sample(sample))
+                let (sample, rest) = wire::Sample::read_from_prefix(bytes).ok()?;
+                let behind = rest.get(size_of::<wire::Stack>()..).unwrap_or_default();
+                Some(Record::Sample {
+                    sample,
+                    user: stack(header.flags, rest),
+                    kernel: stack(header.flags, behind),
+                })
             }
             wire::KIND_HEAD => request(at, bytes).map(Record::Event),
             wire::KIND_DECISION => decision(at, bytes),

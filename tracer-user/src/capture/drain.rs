@@ -33,7 +33,11 @@ impl Live {
                     }
                     sink.event(event);
                 }
-                Some(Record::Sample(sample)) => self.sampled(&sample, sink),
+                Some(Record::Sample {
+                    sample,
+                    user,
+                    kernel,
+                }) => self.sampled(&sample, &user, &kernel, sink),
                 Some(Record::Change(change)) => self.change(change, sink),
                 Some(Record::Decision { event, pid, stack }) => {
                     if matches!(&event.fact, Fact::Decision(decision) if decision.decider == Decider::TransportDial)

@@ -116,16 +116,25 @@ pub(super) fn attach(program: &mut PerfEvent, cpu: u32) -> Result<(), ProgramErr
 }
 
 impl Live {
-    /// Hands on a sample.
-    pub(super) fn sampled(&mut self, from: &wire::Sample, sink: &mut dyn Sink) {
+    /// Hands on a sample, whose stacks stand beside it or are kept in the kernel's map.
+    pub(super) fn sampled(
+        &mut self,
+        from: &wire::Sample,
+        user: &[u64],
+        kernel: &[u64],
+        sink: &mut dyn Sink,
+    ) {
         let at = BootInstant(from.header.at);
-        let pid = from.tgid;
-        let stack = self.stack_at(at, pid, from.user, sink);
-        let kernel = self.stack_at(at, KERNEL, from.kernel, sink);
+        let mut name = |pid: Pid, beside: &[u64], place: i32| match u32::try_from(place) {
+            Ok(place) if beside.is_empty() => self.kept(at, pid, place, sink),
+            _ => self.name(at, pid, beside, sink),
+        };
+        let stack = name(from.tgid, user, from.user);
+        let kernel = name(KERNEL, kernel, from.kernel);
         sink.event(Event {
             at,
             fact: Fact::Sampled(Sample {
-                pid,
+                pid: from.tgid,
                 tid: from.tid,
                 goroutine: (from.goid != 0).then_some(from.goid),
                 stack,
@@ -134,29 +143,40 @@ impl Live {
         });
     }
 
-    /// The name of the stack at a place in the kernel's map; told where it is new.
-    fn stack_at(
+    /// The name of the stack at a place in the kernel's map.
+    fn kept(
         &mut self,
         at: BootInstant,
         pid: Pid,
-        place: i32,
+        place: u32,
         sink: &mut dyn Sink,
     ) -> Option<StackId> {
-        let place = u32::try_from(place).ok()?;
         if let Some(name) = self.samples.names.get(&(pid, place)) {
             return *name;
         }
         let found = self.samples.stacks.get(&place, 0).ok()?;
         let addresses: Vec<u64> = found.frames().iter().map(|frame| frame.ip).collect();
+        let name = self.name(at, pid, &addresses, sink);
+        self.samples.names.insert((pid, place), name);
+        name
+    }
+
+    /// The name of a stack; told where it is new.
+    fn name(
+        &mut self,
+        at: BootInstant,
+        pid: Pid,
+        addresses: &[u64],
+        sink: &mut dyn Sink,
+    ) -> Option<StackId> {
         let program = self
             .processes
             .get(pid)
             .and_then(|known| known.program.as_deref());
-        let (name, told) = self.stacks.name(at, pid, &addresses, program);
+        let (name, told) = self.stacks.name(at, pid, addresses, program);
         if let Some(told) = told {
             sink.event(told);
         }
-        self.samples.names.insert((pid, place), name);
         name
     }
 
