@@ -121,22 +121,21 @@ impl Turns {
         window: Span,
     ) -> Option<&Taker> {
         let mut all = 0_u32;
-        let mut takers: BTreeMap<&Taker, (u32, BTreeSet<(SocketId, u32)>)> = BTreeMap::new();
+        let mut samples: BTreeMap<&Taker, u32> = BTreeMap::new();
+        let mut requests: BTreeSet<(&Taker, (SocketId, u32))> = BTreeSet::new();
         for sampled in scene.schedule.samples_of_all(pid, window) {
             let other = sampled.sample.goroutine.filter(|id| *id != goroutine);
             all += u32::from(sampled.sample.goroutine != Some(goroutine));
             let turns = other.and_then(|id| self.0.get(&(pid, id)));
             let at = |turn: &&Turn| (turn.during.0..=turn.during.1).contains(&sampled.at);
             if let Some(turn) = turns.into_iter().flatten().find(at) {
-                let (samples, requests) = takers.entry(&turn.taker).or_default();
-                *samples += 1;
-                requests.insert(turn.request);
+                *samples.entry(&turn.taker).or_default() += 1;
+                requests.insert((&turn.taker, turn.request));
             }
         }
-        let (taker, (samples, requests)) = takers
-            .into_iter()
-            .max_by_key(|(_, (samples, _))| *samples)?;
-        let long = TICK * samples >= LONG * u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        let (taker, samples) = samples.into_iter().max_by_key(|(_, samples)| *samples)?;
+        let number = requests.iter().filter(|(of, _)| *of == taker).count();
+        let long = TICK * samples >= LONG * u32::try_from(number).unwrap_or(u32::MAX);
         (long && samples * 2 >= all).then_some(taker)
     }
 }
