@@ -5,6 +5,7 @@
 //! What always holds: whatever a scenario starts or makes is gone when it ends, also when it fails,
 //! and nothing sleeps where it can [`wait`] for a condition.
 
+pub mod cgroup;
 pub mod draw;
 pub mod gopulse;
 pub mod http;

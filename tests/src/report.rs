@@ -76,6 +76,15 @@ impl Report {
         self.0["losses"]["events_lost"].as_u64()
     }
 
+    /// Who else had the host's CPUs: each name with its share of their time.
+    pub fn neighbours(&self) -> Vec<(&str, f64)> {
+        let neighbours = self.0["host"]["neighbours"].as_array();
+        let neighbours = neighbours.into_iter().flatten();
+        neighbours
+            .filter_map(|told| Some((told["comm"].as_str()?, told["cpu_share"].as_f64()?)))
+            .collect()
+    }
+
     /// What the same incident must come to, live and from its recording.
     pub fn gist(&self) -> Vec<Gist> {
         self.findings()
@@ -176,6 +185,11 @@ impl<'a> Finding<'a> {
         parts
             .filter_map(|(part, seconds)| Some((part.as_str(), seconds.as_f64()?)))
             .collect()
+    }
+
+    /// The part of the waits for a CPU that was this process's, from 0 to 1.
+    pub fn taken_by(&self, comm: &str) -> Option<f64> {
+        self.0["measured"]["taken_by"][comm].as_f64()
     }
 
     /// It names this setting, and the time that was drawn for it.

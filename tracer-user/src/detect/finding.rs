@@ -403,7 +403,7 @@ pub struct Measured {
     /// CPUs of the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
-    /// Who had the CPU that these requests waited for, with its share of the waits, from 0 to 1.
+    /// Who had the CPUs that requests waited for, with its share of all CPU time there was, from 0 to 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub taken_by: BTreeMap<String, f64>,
 }

@@ -30,7 +30,7 @@ use super::{
 
 mod rivals;
 
-use rivals::{Rival, Rivals};
+use rivals::{Blame, Rival, Rivals};
 
 /// Once or twice is nobody's fault.
 const FEW: u64 = 3;
@@ -40,9 +40,6 @@ const ORDINARY: f64 = 0.1;
 
 /// Names of others that are told.
 const NAMED: usize = 3;
-
-/// Who had the CPU for a smaller part of the waits is not named.
-const NOTABLE: f64 = 0.1;
 
 /// What a hypervisor may take without being worth a word.
 const STOLEN: f64 = 0.05;
@@ -58,11 +55,12 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         if delays.number() < FEW {
             continue;
         }
+        let load = scene.model.load();
         let delay = Delay {
             scene,
             pid,
-            rivals: Rivals::of(scene, pid, &delays),
-            load: scene.model.load(),
+            rivals: Rivals::of(scene, pid, &delays, load.as_ref()),
+            load,
             delays,
         };
         if let Some(case) = delay.case() {
@@ -88,7 +86,7 @@ impl<'m> Delay<'_, 'm> {
     fn case(&self) -> Option<Case> {
         let example = self.delays.example()?;
         let connection = example.held.connection;
-        let others = self.rivals.are_others();
+        let others = self.rivals.blame() == Blame::Others;
         let severity = if others && self.delays.are_many(ORDINARY) {
             Severity::Warning
         } else {
@@ -120,16 +118,13 @@ impl<'m> Delay<'_, 'm> {
             goroutines: Vec::new(),
             measured: self.measured(example),
             evidence: self.evidence(example),
-            advice: if others {
-                self.against_others()
-            } else {
-                self.against_load()
+            advice: match self.rivals.blame() {
+                Blame::Others => self.against_others(),
+                Blame::Own | Blame::Nobody => self.against_load(),
             },
             wireshark_filter: wireshark_filter([connection].into_iter()),
-            incomplete: self.rivals.all.is_zero().then(|| {
-                "Who had the CPUs meanwhile was not seen: each wait ended on a CPU that had been idle."
-                    .into()
-            }),
+            incomplete: (self.rivals.blame() == Blame::Nobody)
+                .then(|| "Who had the CPUs meanwhile was not seen well enough to name it.".into()),
         };
         Some(Case {
             explains: match severity {
@@ -143,27 +138,22 @@ impl<'m> Delay<'_, 'm> {
 
     /// Those that are named.
     fn named(&self) -> impl Iterator<Item = &Rival> {
-        self.rivals
-            .others
-            .iter()
-            .filter(|rival| self.rivals.share(rival.waited) >= NOTABLE)
-            .take(NAMED)
+        self.rivals.named().take(NAMED)
     }
 
     fn title(&self) -> String {
         let who = self.model().name(self.pid);
         let longest = self.delays.delayed.last().map(|one| one.lost);
         let waited = format!(
-            "{} of {who} waited up to {} for a CPU",
+            "{} of {who} waited up to {} for the CPUs",
             count(self.delays.number(), "request", "requests"),
             seconds(longest.unwrap_or_default())
         );
         let names: Vec<String> = self.named().map(|rival| rival.comm.clone()).collect();
-        match (self.rivals.are_others(), names.is_empty()) {
-            (true, false) => format!("{waited} that {} had", join(&names)),
-            (true, true) => waited,
-            (false, _) if self.rivals.all.is_zero() => waited,
-            (false, _) => format!("{waited} that its own threads had"),
+        match self.rivals.blame() {
+            Blame::Others => format!("{waited} while {} had them", join(&names)),
+            Blame::Own => format!("{waited} while its own threads had them"),
+            Blame::Nobody => waited,
         }
     }
 
@@ -178,12 +168,12 @@ impl<'m> Delay<'_, 'm> {
         )];
         let whose: Vec<String> = self.named().map(|rival| self.whose(rival)).collect();
         if !whose.is_empty() {
-            told.push(format!("Meanwhile the CPU was that of {}.", join(&whose)));
+            told.push(format!("Others ran: {}.", join(&whose)));
         }
-        if !self.rivals.are_others() && !self.rivals.own.is_zero() {
+        if self.rivals.blame() == Blame::Own {
             told.push(format!(
-                "In {} of that time it was another thread of {who} itself that had it: there are more requests at once than CPUs.",
-                percent(self.rivals.share(self.rivals.own))
+                "It was {who} itself that had them: it took {} of all CPU time, and has more to do at once than there are CPUs.",
+                percent(self.rivals.own())
             ));
         }
         if let Some(load) = &self.load {
@@ -211,7 +201,7 @@ impl<'m> Delay<'_, 'm> {
         told.join(" ")
     }
 
-    /// `yes (6 processes, 82% of the waits, 9.800 s of CPU)`.
+    /// `yes (pids 7, 8) took 9.800 s of CPU, 49% of all there was`.
     fn whose(&self, rival: &Rival) -> String {
         let ids: Vec<String> = rival.pids.iter().take(NAMED).map(Pid::to_string).collect();
         let ids = match rival.pids.len() {
@@ -219,29 +209,19 @@ impl<'m> Delay<'_, 'm> {
             many if many <= NAMED => format!("pids {}", join(&ids)),
             many => format!("{many} processes, pids {} and others", ids.join(", ")),
         };
-        let took = self.took(rival).map_or_else(String::new, |took| {
-            let of_all = self.load.as_ref().map_or_else(String::new, |load| {
-                let share = took.as_secs_f64() / load.capacity().as_secs_f64();
-                format!(", {} of all there was", percent(share))
-            });
-            format!("; {} of CPU in this window{of_all}", seconds(took))
-        });
-        format!(
-            "{} ({ids}) for {} of it{took}",
-            rival.comm,
-            percent(self.rivals.share(rival.waited))
-        )
-    }
-
-    /// The CPU time it took in the window, where it is among the busiest of the host.
-    fn took(&self, rival: &Rival) -> Option<Duration> {
-        let busiest = &self.model().neighbours()?.busiest;
-        let took: Duration = busiest
-            .iter()
-            .filter(|(pid, ..)| rival.pids.contains(pid))
-            .map(|(_, _, took)| *took)
-            .sum();
-        (!took.is_zero()).then_some(took)
+        let had = if rival.took.is_zero() {
+            format!(
+                "had the CPU at the end of {} of the waits",
+                percent(self.rivals.met(rival))
+            )
+        } else {
+            format!(
+                "took {} of CPU time, {} of all there was",
+                seconds(rival.took),
+                percent(self.rivals.took(rival))
+            )
+        };
+        format!("{} ({ids}) {had}", rival.comm)
     }
 
     fn measured(&self, example: &Delayed<'_>) -> Measured {
@@ -251,13 +231,11 @@ impl<'m> Delay<'_, 'm> {
             .rivals
             .others
             .iter()
+            .filter(|rival| !rival.took.is_zero())
             .take(NAMED)
-            .map(|rival| (rival.comm.clone(), self.rivals.share(rival.waited)))
+            .map(|rival| (rival.comm.clone(), self.rivals.took(rival)))
             .collect();
-        if !self.rivals.own.is_zero() {
-            let own = self.rivals.share(self.rivals.own);
-            *taken_by.entry(self.model().name(self.pid)).or_default() += own;
-        }
+        *taken_by.entry(self.model().name(self.pid)).or_default() += self.rivals.own();
         let mut measured = Measured {
             requests: Some(self.delays.requests),
             requests_slow: Some(self.delays.number()),

@@ -68,11 +68,7 @@ fn a_neighbour_that_takes_the_cpu_is_named() {
     let delay = &found[0];
     assert_eq!(delay.severity, Severity::Warning);
     assert_eq!(delay.count, 20);
-    assert!(
-        delay.title.contains("that xz and cron had"),
-        "{}",
-        delay.title
-    );
+    assert!(delay.title.contains("while xz had them"), "{}", delay.title);
     assert!(delay.explanation.contains("pids 70 and 71"));
     assert!(
         delay.explanation.contains("30.000 s of CPU"),
@@ -82,7 +78,8 @@ fn a_neighbour_that_takes_the_cpu_is_named() {
     assert!(delay.advice[0].contains("renice -n 19 -p 70 71"));
     let measured = &delay.measured;
     assert_eq!((measured.cpus, measured.runnable_avg), (Some(2), Some(9.0)));
-    assert!((measured.taken_by["xz"] - 2.0 / 3.0).abs() < 1e-6);
+    // 30 s of two CPUs' 24 s.
+    assert!((measured.taken_by["xz"] - 0.625).abs() < 1e-6);
     assert!((measured.parts_s["run_queue"] - 0.09).abs() < 1e-3);
 }
 
@@ -98,6 +95,43 @@ fn a_service_that_keeps_itself_waiting_is_told_as_load_and_not_as_a_fault() {
     assert_eq!(found[0].severity, Severity::Info);
     assert!(found[0].title.contains("its own threads"));
     assert!(found[0].advice[0].contains("More CPUs"));
+}
+
+#[test]
+fn who_was_met_at_the_end_of_waits_but_took_no_time_is_not_named() {
+    let mut story = shop();
+    busy(&mut story, 9);
+    for nth in 0..20 {
+        computed(
+            &mut story,
+            nth,
+            90.0,
+            &[(3, "rcu_preempt"), (3, "rcu_preempt"), (70, "xz")],
+        );
+    }
+    story.neighbours(24_000.0, &[(70, "xz", 30_000), (3, "rcu_preempt", 20)]);
+    let found = found(&mut story);
+    assert!(
+        found[0].title.contains("while xz had them"),
+        "{}",
+        found[0].title
+    );
+    assert!(!found[0].advice[0].contains("rcu_preempt"));
+}
+
+#[test]
+fn without_samples_the_waits_alone_say_who_had_the_cpu() {
+    let mut story = shop();
+    for nth in 0..20 {
+        computed(&mut story, nth, 90.0, &[(70, "xz")]);
+    }
+    let found = found(&mut story);
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert!(
+        found[0].title.contains("while xz had them"),
+        "{}",
+        found[0].title
+    );
 }
 
 #[test]

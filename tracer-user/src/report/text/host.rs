@@ -1,10 +1,10 @@
 //! The host over the window, in two or three lines: what the CPUs did, then the threads and the memory, then
 //! who else was busy.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use crate::{
-    detect::wording::{bytes, join, percent, seconds},
+    detect::wording::{bytes, count, join, percent, seconds},
     report::host::{HostTold, NeighbourTold},
 };
 
@@ -78,22 +78,35 @@ fn threads_and_memory(host: &HostTold) -> String {
 }
 
 fn busy_neighbours(host: &HostTold) -> Option<String> {
-    let named: Vec<String> = host
-        .neighbours
-        .iter()
-        .filter(|neighbour| neighbour.cpu_share >= NOTABLE)
+    let mut by_name: BTreeMap<&str, (f64, f64, Vec<&NeighbourTold>)> = BTreeMap::new();
+    for neighbour in &host.neighbours {
+        let (took, share, all) = by_name.entry(&neighbour.comm).or_default();
+        *took += neighbour.cpu_s;
+        *share += neighbour.cpu_share;
+        all.push(neighbour);
+    }
+    let mut all: Vec<_> = by_name.into_iter().collect();
+    all.sort_by(|(_, one), (_, other)| other.1.total_cmp(&one.1));
+    let named: Vec<String> = all
+        .into_iter()
+        .filter(|(_, (_, share, _))| *share >= NOTABLE)
         .take(NAMED)
-        .map(named)
+        .map(|(comm, (took, share, all))| {
+            let who = match all.as_slice() {
+                [one] => format!("pid {}", one.pid),
+                many => count(many.len() as u64, "process", "processes"),
+            };
+            format!(
+                "{} ({who}; {} of CPU, {} of all)",
+                if comm.is_empty() {
+                    "one without a name"
+                } else {
+                    comm
+                },
+                seconds(Duration::from_secs_f64(took)),
+                percent(share)
+            )
+        })
         .collect();
     (!named.is_empty()).then(|| format!("Beside the targets ran {}.", join(&named)))
-}
-
-fn named(neighbour: &NeighbourTold) -> String {
-    format!(
-        "{} (pid {}; {} of CPU, {} of all)",
-        neighbour.comm,
-        neighbour.pid,
-        seconds(Duration::from_secs_f64(neighbour.cpu_s)),
-        percent(neighbour.cpu_share)
-    )
 }
