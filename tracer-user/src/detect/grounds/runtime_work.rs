@@ -118,13 +118,16 @@ pub(crate) fn timer_functions<'f>(stacks: impl IntoIterator<Item = &'f [Frame]>)
     called.into_iter().collect()
 }
 
+/// Tells by its name within the runtime whether a function is a door to one part.
+type IsDoor = fn(&str) -> bool;
+
 /// The part of the runtime to which a function is a door.
 fn part(function: &str) -> Option<Work> {
     if let Some(name) = function.strip_prefix("time.") {
         return is_timer_of_time(name).then_some(Work::Timers);
     }
     let name = runtime(function)?;
-    let rules: [(fn(&str) -> bool, Work); 8] = [
+    let doors: [(IsDoor, Work); 8] = [
         (is_idle_marking, Work::IdleMarking),
         (is_assist, Work::Assist),
         (is_sweeping, Work::Sweeping),
@@ -134,7 +137,7 @@ fn part(function: &str) -> Option<Work> {
         (is_scheduling, Work::Scheduling),
         (is_allocation, Work::Allocation),
     ];
-    rules
+    doors
         .into_iter()
         .find(|(is, _)| is(name))
         .map(|(_, work)| work)
