@@ -40,8 +40,6 @@ pub(crate) struct HeldUp<'m> {
     pub(crate) connection: &'m Connection,
     /// The request.
     pub(crate) exchange: Exchange,
-    /// Its goroutine (outside Go: its thread) ran, by samples.
-    pub(crate) on_cpu: Duration,
     /// It could have gone on, had a CPU been free.
     pub(crate) run_queue: Duration,
     /// It could have gone on, had the quota not been used up.
@@ -79,7 +77,6 @@ pub(crate) fn of<'m>(
 ) -> HeldUp<'m> {
     let times = Times::of(scene, connection, &exchange);
     HeldUp {
-        on_cpu: times.on_cpu.total(),
         run_queue: times.run_queue.total(),
         throttled: times.throttled.total(),
         own: times.own,
