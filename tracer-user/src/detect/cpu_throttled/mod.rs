@@ -20,6 +20,7 @@ use super::{
         delays::{Delayed, Delays},
         held_up::window,
         scene::Scene,
+        spans::Spans,
         telling::{Timeline, wireshark_filter},
     },
     wording::{count, percent, seconds},
@@ -254,8 +255,9 @@ impl<'m> Throttled<'_, 'm> {
             format!("the request lies in {who}'s socket")
         });
         timeline.request_read(connection, exchange);
-        let stops = self.scene.schedule.stopped(self.pid).within(&whole.into());
-        for (from, until) in stops.iter().take(STOPS) {
+        let stopped = self.scene.schedule.stopped(self.pid);
+        let stops = stopped.map(|stopped| stopped.within(&whole.into()));
+        for (from, until) in stops.iter().flat_map(Spans::iter).take(STOPS) {
             let stopped = until.since(from);
             timeline.add(
                 from,
