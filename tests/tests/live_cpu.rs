@@ -141,10 +141,11 @@ fn a_neighbour_that_takes_the_cpus_is_named() -> anyhow::Result<()> {
     assert_eq!(delay.severity(), "warning", "{}", report.titles());
     assert_eq!(report.stories().len(), 1, "{}", report.titles());
     assert_eq!(delay.comm(), "mill");
-    assert!(delay.mentions("while yes"), "{}", report.titles());
+    // Whoever else is busy on this host is named beside it.
+    assert!(delay.mentions("yes ("), "{}", report.titles());
     assert!(delay.mentions("renice"));
     let share = delay.taken_by("yes").unwrap_or_default();
-    assert!(share > 0.3, "{share}");
+    assert!(share > 0.2, "{share}");
     let neighbours = report.neighbours();
     assert!(
         neighbours.iter().any(|(comm, _)| *comm == "yes"),

@@ -43,9 +43,10 @@ pub(crate) struct Delayed<'m> {
 }
 
 impl Delayed<'_> {
-    /// Most of its time.
-    fn mostly(&self) -> bool {
-        self.lost * 2 >= self.took
+    /// Without, it would have been in time; or it is what took most of it.
+    fn explains(&self) -> bool {
+        let answered = self.held.exchange.answered();
+        self.lost * 2 >= self.took || (answered && self.took.saturating_sub(self.lost) < LATE)
     }
 }
 
@@ -108,7 +109,7 @@ impl<'m> Delays<'m> {
     /// Both ends of the connections on which nothing was late, or went unanswered, for another reason.
     pub(crate) fn explained(&self) -> HashSet<SocketId> {
         let mut by_socket: BTreeMap<SocketId, (&Connection, HashSet<u32>)> = BTreeMap::new();
-        for one in self.delayed.iter().filter(|one| one.mostly()) {
+        for one in self.delayed.iter().filter(|one| one.explains()) {
             let connection = one.held.connection;
             let (_, numbers) = by_socket
                 .entry(connection.socket)
