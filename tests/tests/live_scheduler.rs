@@ -98,7 +98,6 @@ fn watch(pid: u32, runs: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<
     runs()?;
     freeze(pid)?;
     let (after, stolen) = (counts(pid)?, self::stolen()? - stolen);
-    println!("stolen {stolen:?}");
     watch.stop()?;
     let events = events(&into)?;
     for event in &events {

@@ -105,7 +105,7 @@ record! {
 
 record! {
     /// Where this kernel keeps things, from its BTF; bytes from the beginning of the struct.
-    pub struct KernelOffsets = 168 {
+    pub struct KernelOffsets = 176 {
         /// `sock_common.skc_family`.
         pub skc_family: u32,
         /// `sock_common.skc_state`.
@@ -185,6 +185,10 @@ record! {
         pub task_cfs_rq: u32,
         /// `cfs_rq.throttle_count`; 0 where there are no quotas.
         pub cfs_rq_throttle_count: u32,
+        /// `task_struct.se.sum_exec_runtime`.
+        pub task_ran: u32,
+        /// `task_struct.se.prev_sum_exec_runtime`: the same when it last got a CPU.
+        pub task_ran_before: u32,
         /// `task_struct.signal`.
         pub task_signal: u32,
         /// `signal_struct.live`.

@@ -61,7 +61,7 @@ pub(crate) fn switched(preempted: bool, prev: u64, next: u64, state: Option<u32>
             }
             from = Some(());
             step(thread, |thread| {
-                thread.leaves(now, left.state, voluntary);
+                thread.leaves(now, left.state, voluntary, || slice(prev));
                 thread.goid = left.goid;
             });
             if left.state == ENDED {
@@ -247,6 +247,14 @@ fn tell_wait(thread: *mut Thread, before: Before, now: u64, by_tgid: u32, by_tid
         by_comm: bpf_get_current_comm().unwrap_or_default(),
     });
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// For how long a task of the fair class has run since it was picked.
+#[inline(always)]
+fn slice(task: u64) -> u64 {
+    let ran = read::<u64>(task, offset!(task_ran)).unwrap_or(0);
+    let before = read::<u64>(task, offset!(task_ran_before)).unwrap_or(0);
+    ran.saturating_sub(before)
 }
 
 /// What a thread goes over to that leaves its CPU with this `__state`.

@@ -56,6 +56,8 @@ pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
         task_throttled: btf.offset("task_struct", "throttled").unwrap_or(0),
         task_cfs_rq: btf.offset("task_struct", "se.cfs_rq").unwrap_or(0),
         cfs_rq_throttle_count: btf.offset("cfs_rq", "throttle_count").unwrap_or(0),
+        task_ran: of("task_struct", "se.sum_exec_runtime")?,
+        task_ran_before: of("task_struct", "se.prev_sum_exec_runtime")?,
         task_signal: of("task_struct", "signal")?,
         signal_live: of("signal_struct", "live")?,
         _pad: 0,
