@@ -7,6 +7,7 @@
 mod captured;
 mod diagnose;
 mod doctor;
+mod dumps;
 mod export;
 mod outcome;
 mod output;
