@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::say;
-use crate::capture::CaptureError;
+use crate::{capture::CaptureError, golang::GoError};
 
 /// A run that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub(super) fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
 }
 
 fn status_of(error: &anyhow::Error) -> u8 {
+    if let Some(GoError::Unreadable { .. } | GoError::Memory { .. }) = error.downcast_ref() {
+        return NOT_ALLOWED;
+    }
     match error.downcast_ref::<CaptureError>() {
         // Naming a command that does not start is like naming a process that is not there.
         Some(CaptureError::Command { .. }) | None => UNUSABLE,

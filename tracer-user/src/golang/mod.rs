@@ -23,6 +23,7 @@ mod dwarf;
 mod error;
 mod executable;
 mod g;
+pub mod growth;
 mod layout;
 pub mod memory;
 pub mod pprof;

@@ -264,7 +264,11 @@ fn get(url: &str, patience: Duration) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, time::Instant};
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        time::Instant,
+    };
 
     use super::*;
 
@@ -305,6 +309,45 @@ mod tests {
         assert_eq!(endpoint.asked, "http://me:secret@127.0.0.1:1/debug/pprof/");
         let error = census(&endpoint).unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
+    }
+
+    /// Answers one request with a profile, and gives back the request.
+    fn answers_once(profile: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                request.extend(byte);
+            }
+            let length = profile.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{profile}"
+            )
+            .unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (address, server)
+    }
+
+    #[test]
+    fn of_many_goroutines_only_the_profile_is_asked_for_with_name_and_password() {
+        let (address, server) = answers_once(
+            "goroutine profile: total 1001\n1001 @ 0x10\n#\t0x10\tmain.f+0x1\t/a.go:1\n",
+        );
+        let endpoint = Endpoint::named(&format!("http://me:secret@{address}/prof/"));
+        let (saved, choice) = census(&endpoint).unwrap();
+        assert_eq!(saved.census.told(), 1001);
+        assert!(choice.contains("debug=0"), "{choice}");
+        let request = server.join().unwrap();
+        assert!(
+            request.starts_with("GET /prof/goroutine?debug=0 HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.contains(" Basic bWU6c2VjcmV0\r\n"), "{request}");
     }
 
     #[test]
