@@ -132,6 +132,8 @@ struct Reader {
     /// What of those lines is the same for all on its stack.
     outline: Vec<u8>,
     prefix: Option<Prefix>,
+    /// How many goroutines there were, where the dump says that it does not tell all.
+    total: Option<u64>,
     find: Headings,
     headings: Interned<Heading>,
     stacks: Interned<(Arc<Stack>, u64)>,
@@ -267,6 +269,7 @@ impl Reader {
 
     fn outside(&mut self, line: &[u8]) {
         let Some(at) = self.find.find(line) else {
+            self.total = self.total.max(recorded(line));
             return;
         };
         let (before, line) = line.split_at_checked(at).unwrap_or_default();
@@ -362,9 +365,16 @@ impl Reader {
                     members,
                 })
             });
-        self.dump.census = Census::gather(groups, None);
+        self.dump.census = Census::gather(groups, self.total);
         self.dump
     }
+}
+
+/// `5000 of 100000 goroutines; reading them was cut short`, as a recording's snapshots say it.
+fn recorded(line: &[u8]) -> Option<u64> {
+    let line = line.strip_suffix(b" goroutines; reading them was cut short")?;
+    let (_, total) = std::str::from_utf8(line).ok()?.split_once(" of ")?;
+    total.parse().ok()
 }
 
 /// What was made of texts, each text once.

@@ -234,6 +234,13 @@ fn a_dump_is_found_behind_what_logs_put_before_its_lines() {
 }
 
 #[test]
+fn a_snapshot_that_was_cut_short_says_how_many_there_were() {
+    let dump =
+        parse(b"1 of 100000 goroutines; reading them was cut short\n\ngoroutine 7 [sleep]:\n");
+    assert_eq!((dump.census.told(), dump.census.total), (1, 100_000));
+}
+
+#[test]
 fn a_line_without_end_is_passed_over_in_bounded_memory() {
     let long = io::Read::take(io::repeat(b'x'), 2 * LONGEST_LINE as u64);
     let text = io::Read::chain(long, b"\ngoroutine 7 [select]:\n".as_slice());
