@@ -1,13 +1,19 @@
 //! `gopulse goroutines` of files: what a program built by each of several Go versions left, and what is
 //! made of it.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use gopulse_tests::{
     gopulse::{ended, gopulse},
-    process::Ended,
-    workspace,
+    process::{Ended, run},
+    turn, workspace,
 };
 use serde_json::Value;
 
@@ -199,6 +205,38 @@ fn files_and_arguments_that_do_not_do_are_named() -> anyhow::Result<()> {
         assert!(ended.stderr.contains(says), "{arguments:?}: {ended:?}");
         assert!(!ended.stderr.contains("secret"), "{ended:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn without_the_privilege_to_read_a_process_the_command_that_gives_it_is_named() -> anyhow::Result<()>
+{
+    if !turn::is_root() {
+        turn::skip(
+            "goroutines without privileges",
+            "not root: cannot become nobody",
+        );
+        return Ok(());
+    }
+    // The checkout may lie where nobody cannot look.
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let binary = directory.path().join("gopulse");
+    fs::copy(workspace::gopulse()?, &binary)?;
+    let ended = run(
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&binary)
+            .args(["goroutines", "--pid", &std::process::id().to_string()]),
+        Duration::from_secs(20),
+    )?;
+    assert_eq!(ended.status, 3, "{ended:?}");
+    assert!(ended.stderr.contains("cap_sys_ptrace"), "{ended:?}");
+    assert_eq!(
+        ended.stderr.matches("Permission denied").count(),
+        1,
+        "{ended:?}"
+    );
     Ok(())
 }
 

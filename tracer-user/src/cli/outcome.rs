@@ -32,7 +32,11 @@ pub(super) fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::NotAllowed) => NOT_ALLOWED,
         Ok(Outcome::Interrupted) => INTERRUPTED,
         Err(error) => {
-            say(&format!("gopulse: {error:#}"));
+            match error.downcast_ref::<GoError>() {
+                // It tells its source itself.
+                Some(error) => say(&format!("gopulse: {error}")),
+                None => say(&format!("gopulse: {error:#}")),
+            }
             status_of(&error)
         }
     })
