@@ -59,7 +59,8 @@ impl Reader {
             .args(self.arguments)
             .arg(file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            // grep ends at its first match where nobody reads on: /dev/null.
+            .stdout(tempfile::tempfile()?)
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot run {}", self.name))?;
