@@ -17,7 +17,7 @@ use gopulse_tests::{
 use serde_json::Value;
 
 /// The verbs that the contract promises and this version has.
-const VERBS: [&str; 4] = ["doctor", "record", "diagnose", "export"];
+const VERBS: [&str; 5] = ["doctor", "record", "diagnose", "export", "goroutines"];
 
 fn refused(arguments: &[&str]) -> Ended {
     let ended = ended(arguments).unwrap();

@@ -261,7 +261,7 @@ pub enum Relation {
 }
 
 /// A line of a program.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Frame {
     /// Go's full name (`net/http.(*persistConn).roundTrip`), the symbol, or `0x…` where nothing is known.
     pub function: String,

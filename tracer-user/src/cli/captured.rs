@@ -1,8 +1,7 @@
 //! `diagnose` of a packet capture.
 
 use std::{
-    fs::File,
-    io::Read as _,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::mpsc::sync_channel,
@@ -12,16 +11,14 @@ use std::{
 
 use anyhow::Context as _;
 
+use super::dumps::saved_goroutines;
 use crate::{
     detect::Finding,
     event::{BootInstant, Event, Fact, HOSTS, Pid, Process, Relation, Snapshot, Unseen, is_host},
-    golang::saved::{self, Saved},
+    golang::saved::Saved,
     model::Model,
     pcap::{Capture, Frames},
 };
-
-/// Bytes read of one dump.
-const LONGEST_DUMP: u64 = 1 << 30;
 
 /// How far the number of a service that a dump shows lies above those of hosts.
 const SERVICES: Pid = 1 << 20;
@@ -87,19 +84,8 @@ struct Dump {
 
 impl Dump {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let mut bytes = Vec::new();
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        let written = file.metadata().and_then(|about| about.modified()).ok();
-        file.take(LONGEST_DUMP)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let saved = saved::read(&String::from_utf8_lossy(&bytes), HOSTS).with_context(|| {
-            format!(
-                "{} has no goroutine in it\n  wanted is the text of /debug/pprof/goroutine?debug=2 (or debug=1), or what a SIGQUIT prints\n  curl 'http://HOST:PORT/debug/pprof/goroutine?debug=2' -o {}",
-                path.display(),
-                path.display()
-            )
-        })?;
+        let written = fs::metadata(path).and_then(|about| about.modified()).ok();
+        let saved = saved_goroutines(path)?;
         Ok(Self {
             path: path.to_owned(),
             saved,
@@ -119,7 +105,8 @@ impl Dump {
 
     /// Tells the model of it: as the dump of the one service that it fits, or of nobody.
     fn apply(self, model: &mut Model, number: usize) {
-        let Snapshot { goroutines, .. } = &self.saved.snapshot;
+        let snapshot = self.saved.snapshot(HOSTS);
+        let goroutines = &snapshot.goroutines;
         let taken = self.taken(model);
         let fit = model.fit(goroutines, taken);
         let at = taken.unwrap_or(model.now());
@@ -158,10 +145,7 @@ impl Dump {
                 remedy: "save the dump once more".to_owned(),
             }));
         }
-        tell(Fact::Goroutines(Snapshot {
-            pid,
-            ..self.saved.snapshot
-        }));
+        tell(Fact::Goroutines(Snapshot { pid, ..snapshot }));
     }
 
     /// The process that serves `service`, as a dump shows it; a host may have several.

@@ -7,7 +7,9 @@
 mod captured;
 mod diagnose;
 mod doctor;
+mod dumps;
 mod export;
+mod goroutines;
 mod outcome;
 mod output;
 mod record;
@@ -46,6 +48,8 @@ enum Verb {
     Diagnose(diagnose::Arguments),
     /// Writes a recording in the form of another tool
     Export(export::Arguments),
+    /// Groups, ranks and compares goroutines: of a process, of an endpoint, or from files
+    Goroutines(goroutines::Arguments),
 }
 
 /// Runs the verb that the arguments name.
@@ -64,6 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Record(arguments) => record::run(arguments),
         Verb::Diagnose(arguments) => diagnose::run(arguments),
         Verb::Export(arguments) => export::run(&arguments),
+        Verb::Goroutines(arguments) => goroutines::run(arguments),
     };
     outcome::exit(result)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::say;
-use crate::capture::CaptureError;
+use crate::{capture::CaptureError, golang::GoError};
 
 /// A run that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,20 @@ pub(super) fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::NotAllowed) => NOT_ALLOWED,
         Ok(Outcome::Interrupted) => INTERRUPTED,
         Err(error) => {
-            say(&format!("gopulse: {error:#}"));
+            match error.downcast_ref::<GoError>() {
+                // It tells its source itself.
+                Some(error) => say(&format!("gopulse: {error}")),
+                None => say(&format!("gopulse: {error:#}")),
+            }
             status_of(&error)
         }
     })
 }
 
 fn status_of(error: &anyhow::Error) -> u8 {
+    if let Some(GoError::Unreadable { .. } | GoError::Memory { .. }) = error.downcast_ref() {
+        return NOT_ALLOWED;
+    }
     match error.downcast_ref::<CaptureError>() {
         // Naming a command that does not start is like naming a process that is not there.
         Some(CaptureError::Command { .. }) | None => UNUSABLE,

@@ -6,8 +6,8 @@
 //! from it is trusted (lengths are bounded, cycles end, a layout that does not check out is an error).
 //!
 //! Only linux/amd64 and Go 1.21 to 1.27 are known. Three ways lead to goroutines: [`memory`], which
-//! costs the process nothing; [`pprof`], the second choice; and [`dump`] and [`profile`], text that
-//! somebody saved. All tell them alike.
+//! costs the process nothing; [`pprof`], the second choice; and [`dump`], [`profile`] and [`proto`], files
+//! that somebody [saved]. All tell them alike, one by one or as a [`census`].
 
 use std::{
     collections::HashMap,
@@ -16,17 +16,20 @@ use std::{
 
 use gobin::GoBinary;
 
+pub mod census;
 mod code;
 pub mod dump;
 mod dwarf;
 mod error;
 mod executable;
 mod g;
+pub mod growth;
 mod layout;
 pub mod memory;
 pub mod pprof;
 mod process_memory;
 pub mod profile;
+pub mod proto;
 pub mod runtime;
 pub mod saved;
 mod stack;

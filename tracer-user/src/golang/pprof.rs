@@ -1,7 +1,7 @@
 //! Goroutines from the service's own pprof endpoint, where its memory cannot be read.
 //!
 //! In: a process, or the URL of its endpoint. Out: a snapshot. This way costs the service something, so
-//! it is only the second choice: a profile without ids (`debug=1`) stops it for under 20 ms whatever
+//! it is only the second choice: a profile without ids (`debug=0`) stops it for under 20 ms whatever
 //! the count, but a dump with ids (`debug=2`) stops it for as long as all stacks take to be printed,
 //! which for a hundred thousand goroutines is seconds. So the profile is asked for first, and the dump
 //! only where the profile says that there are few.
@@ -21,8 +21,11 @@ use procfs::{
     process::{FDTarget, Process},
 };
 
-use super::{GoError, dump, evenly, profile};
-use crate::event::{Goroutine, Pid, Snapshot, SnapshotSource};
+use super::{
+    GoError,
+    saved::{self, Form, Saved},
+};
+use crate::event::{Pid, Snapshot, SnapshotSource};
 
 /// The path under which `net/http/pprof` registers itself.
 const PATH: &str = "/debug/pprof/";
@@ -38,28 +41,68 @@ const MOST_DUMPED: u64 = 1_000;
 const LARGEST_ANSWER: u64 = 80 << 20;
 /// A profile's goroutines beyond this are counted, but not told one by one.
 const MOST_TOLD: usize = 1_000_000;
-/// The state of goroutines in a profile, which does not tell it.
-const UNTOLD: &str = "unknown";
 
 /// A pprof endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `http://127.0.0.1:6060/debug/pprof/`, as it is reached from the process's own network.
+    /// `http://127.0.0.1:6060/debug/pprof/`, as it is reached from the process's own network; to be
+    /// shown, so without a password.
     pub url: String,
+    /// The same, with name and password where they were given.
+    asked: String,
     /// The process in whose network namespace the URL is meant; `None` for our own.
     namespace_of: Option<Pid>,
 }
 
 impl Endpoint {
-    /// The endpoint that a user named; reached from our own network namespace.
+    /// The endpoint that a user named, reached from our own network namespace: its host alone, the
+    /// directory of its profiles, or one of them. `http://name:password@host/…` asks with these (RFC
+    /// 7617).
     #[must_use]
     pub fn named(url: &str) -> Self {
-        let url = url.trim_end_matches('/');
-        let url = url.split_once("/debug/pprof").map_or(url, |(host, _)| host);
+        let url = url.split(['?', '#']).next().unwrap_or_default();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let path = directory(path);
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
         Self {
-            url: format!("{url}{PATH}"),
+            url: format!("{scheme}://{host}{path}"),
+            asked: format!("{scheme}://{authority}{path}"),
             namespace_of: None,
         }
+    }
+
+    fn get(&self, what: &str) -> Result<Vec<u8>, GoError> {
+        let url = format!("{}{what}", self.asked);
+        let found = match in_network_of(self.namespace_of, || get(&url, PATIENCE)) {
+            Ok(Ok(answer)) => return Ok(answer),
+            // ureq tells the URL in some errors.
+            Ok(Err(found)) => found.replace(&self.asked, &self.url),
+            Err(error) => format!("its network namespace cannot be entered ({error})"),
+        };
+        Err(self.failed(what, found))
+    }
+
+    fn failed(&self, what: &str, found: String) -> GoError {
+        let url = format!("{}{what}", self.url);
+        GoError::Pprof { url, found }
+    }
+}
+
+/// The directory in which the profiles lie, of a path that names it, a profile in it, or neither.
+fn directory(path: &str) -> String {
+    let known = PATH.trim_end_matches('/');
+    if let Some(at) = path.find(known) {
+        return format!("{}{PATH}", path.get(..at).unwrap_or_default());
+    }
+    let path = path.trim_end_matches('/');
+    let path = path.strip_suffix("/goroutine").unwrap_or(path);
+    if path.is_empty() {
+        PATH.to_owned()
+    } else {
+        format!("{path}/")
     }
 }
 
@@ -79,12 +122,14 @@ pub fn discover(pid: Pid) -> Option<Endpoint> {
             .take(MOST_TRIED)
             .map(|address| format!("http://{address}{PATH}"))
             .find(|url| {
-                get(&format!("{url}cmdline"), PROOF_PATIENCE)
-                    .is_ok_and(|answer| answer.split('\0').next() == Some(&program))
+                get(&format!("{url}cmdline"), PROOF_PATIENCE).is_ok_and(|answer| {
+                    answer.split(|byte| *byte == 0).next() == Some(program.as_bytes())
+                })
             })
     })
     .ok()?
     .map(|url| Endpoint {
+        asked: url.clone(),
         url,
         namespace_of: Some(pid),
     })
@@ -98,63 +143,42 @@ pub fn discover(pid: Pid) -> Option<Endpoint> {
 ///
 /// [`GoError::Pprof`] where it does not answer, or answers something else.
 pub fn snapshot(endpoint: &Endpoint, pid: Pid, limit: usize) -> Result<Snapshot, GoError> {
-    let ask = |debug: u8| {
-        let url = format!("{}goroutine?debug={debug}", endpoint.url);
-        let answer = in_network_of(endpoint.namespace_of, || get(&url, PATIENCE));
-        match answer {
-            Ok(Ok(text)) => Ok((url, text)),
-            Ok(Err(found)) => Err(GoError::Pprof { url, found }),
-            Err(error) => Err(GoError::Pprof {
-                url,
-                found: format!("its network namespace cannot be entered ({error})"),
-            }),
-        }
-    };
-    let (url, text) = ask(1)?;
-    let total = profile::total(&text).ok_or_else(|| GoError::Pprof {
-        url,
-        found: "what it answered is no goroutine profile".to_owned(),
-    })?;
-    let goroutines = if total <= MOST_DUMPED {
-        let all = dump::parse(&ask(2)?.1).goroutines;
-        evenly(all.into_iter(), limit).collect()
-    } else {
-        spread(&profile::parse(&text), limit.min(MOST_TOLD))
-    };
-    Ok(Snapshot {
-        pid,
-        source: SnapshotSource::Pprof,
-        total: total.max(goroutines.len() as u64),
-        goroutines,
-    })
+    let (saved, _) = census(endpoint)?;
+    let census = saved.census;
+    Ok(census.snapshot(pid, SnapshotSource::Pprof, limit.min(MOST_TOLD)))
 }
 
-/// The goroutines of a profile one by one; where they are more than `limit`, each stack keeps its share
-/// and at least one.
-pub(super) fn spread(profile: &profile::Profile, limit: usize) -> Vec<Goroutine> {
-    let total = profile
-        .groups
-        .iter()
-        .map(|group| u128::from(group.count))
-        .sum::<u128>()
-        .max(1);
-    profile
-        .groups
-        .iter()
-        .flat_map(|group| {
-            let share = u128::from(group.count) * (limit as u128) / total;
-            let count = share.clamp(1, u128::from(group.count).max(1));
-            let goroutine = Goroutine {
-                id: 0,
-                state: UNTOLD.to_owned(),
-                wait: None,
-                frames: group.frames.clone(),
-                created_by: None,
-            };
-            std::iter::repeat_n(goroutine, usize::try_from(count).unwrap_or(limit))
+/// The goroutines that the endpoint tells of, and what was asked for, with the reason.
+///
+/// # Errors
+///
+/// As [`snapshot`].
+pub fn census(endpoint: &Endpoint) -> Result<(Saved, String), GoError> {
+    const PROFILE: &str = "goroutine?debug=0";
+    const DUMP: &str = "goroutine?debug=2";
+    let ask = |what| {
+        let answer = endpoint.get(what)?;
+        saved::read(answer.as_slice()).map_err(|error| {
+            endpoint.failed(
+                what,
+                format!("what it answered is no goroutine profile ({error})"),
+            )
         })
-        .take(limit)
-        .collect()
+    };
+    let profile = ask(PROFILE)?;
+    let total = profile.census.total;
+    if profile.form == Form::Dump {
+        return Ok((profile, "the endpoint gave a full dump unasked".to_owned()));
+    }
+    if total > MOST_DUMPED {
+        let reason = format!(
+            "asked for the profile alone (debug=0, without ids): a dump of {total} goroutines would \
+             stop the service for too long"
+        );
+        return Ok((profile, reason));
+    }
+    let reason = format!("asked for a full dump (debug=2): {total} goroutines are few enough");
+    Ok((ask(DUMP)?, reason))
 }
 
 /// The addresses at which `process` listens, as they are to be connected to; loopback ones first, since
@@ -219,8 +243,8 @@ fn in_network_of<T: Send>(pid: Option<Pid>, work: impl FnOnce() -> T + Send) -> 
     })
 }
 
-/// The answer's text, or what came instead.
-fn get(url: &str, patience: Duration) -> Result<String, String> {
+/// The answer's body, or what came instead.
+fn get(url: &str, patience: Duration) -> Result<Vec<u8>, String> {
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(patience))
         .max_redirects(0)
@@ -228,23 +252,25 @@ fn get(url: &str, patience: Duration) -> Result<String, String> {
         .user_agent("gopulse")
         .build()
         .new_agent();
-    let bytes = agent
+    agent
         .get(url)
         .call()
         .and_then(|mut answer| {
             let body = answer.body_mut().with_config().limit(LARGEST_ANSWER);
             body.read_to_vec()
         })
-        .map_err(|error| error.to_string())?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, time::Instant};
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        time::Instant,
+    };
 
     use super::*;
-    use crate::event::Frame;
 
     #[test]
     fn a_named_endpoint_is_understood_in_each_form() {
@@ -260,6 +286,68 @@ mod tests {
                 "{url}"
             );
         }
+        for (url, directory) in [
+            ("shop:6060", "http://shop:6060/debug/pprof/"),
+            (
+                "http://shop/admin/debug/pprof/heap",
+                "http://shop/admin/debug/pprof/",
+            ),
+            ("http://shop/internal/prof/", "http://shop/internal/prof/"),
+            (
+                "http://shop/internal/prof/goroutine?debug=1",
+                "http://shop/internal/prof/",
+            ),
+        ] {
+            assert_eq!(Endpoint::named(url).url, directory, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_used_and_not_shown() {
+        let endpoint = Endpoint::named("http://me:secret@127.0.0.1:1/debug/pprof/");
+        assert_eq!(endpoint.url, "http://127.0.0.1:1/debug/pprof/");
+        assert_eq!(endpoint.asked, "http://me:secret@127.0.0.1:1/debug/pprof/");
+        let error = census(&endpoint).unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    /// Answers one request with a profile, and gives back the request.
+    fn answers_once(profile: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                request.extend(byte);
+            }
+            let length = profile.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{profile}"
+            )
+            .unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (address, server)
+    }
+
+    #[test]
+    fn of_many_goroutines_only_the_profile_is_asked_for_with_name_and_password() {
+        let (address, server) = answers_once(
+            "goroutine profile: total 1001\n1001 @ 0x10\n#\t0x10\tmain.f+0x1\t/a.go:1\n",
+        );
+        let endpoint = Endpoint::named(&format!("http://me:secret@{address}/prof/"));
+        let (saved, choice) = census(&endpoint).unwrap();
+        assert_eq!(saved.census.told(), 1001);
+        assert!(choice.contains("debug=0"), "{choice}");
+        let request = server.join().unwrap();
+        assert!(
+            request.starts_with("GET /prof/goroutine?debug=0 HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.contains(" Basic bWU6c2VjcmV0\r\n"), "{request}");
     }
 
     #[test]
@@ -271,31 +359,6 @@ mod tests {
         let url = format!("http://{}", silent.local_addr().unwrap());
         drop(silent);
         let error = snapshot(&Endpoint::named(&url), 1, 10).unwrap_err();
-        assert!(error.to_string().contains("/debug/pprof/goroutine?debug=1"));
-    }
-
-    #[test]
-    fn a_large_profile_keeps_the_proportion_of_its_stacks() {
-        let group = |count, function: &str| profile::Group {
-            count,
-            frames: vec![Frame {
-                function: function.to_owned(),
-                ..Frame::default()
-            }],
-        };
-        let profile = profile::Profile {
-            total: 100_001,
-            groups: vec![group(75_000, "a"), group(25_000, "b"), group(1, "c")],
-            unread_lines: 0,
-        };
-        let told = spread(&profile, 1_000);
-        let count = |name: &str| {
-            told.iter()
-                .filter(|goroutine| goroutine.frames[0].function == name)
-                .count()
-        };
-        assert_eq!((count("a"), count("b"), count("c")), (749, 249, 1));
-        assert_eq!(spread(&profile, usize::MAX).len(), 100_001);
-        assert!(spread(&profile, 0).is_empty());
+        assert!(error.to_string().contains("/debug/pprof/goroutine?debug=0"));
     }
 }

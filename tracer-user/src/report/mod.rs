@@ -5,6 +5,7 @@
 //! saying so.
 
 mod from_model;
+pub mod goroutines;
 mod host;
 mod json;
 pub mod text;

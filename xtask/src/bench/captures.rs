@@ -8,10 +8,10 @@ use std::{
     fs,
     io::{self, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    path::Path,
+    process::{Command, ExitCode},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -21,8 +21,7 @@ use gopulse_tests::{
     wait, workspace,
 };
 
-use super::table::{median, spread};
-use crate::run::find;
+use super::readers::{Reader, compare};
 
 /// Bytes of the capture, at least.
 const LARGE: u64 = 1 << 30;
@@ -33,19 +32,7 @@ const BULK: u64 = 300 << 20;
 /// A header that makes requests as long as those of browsers.
 const COOKIE_BYTES: usize = 700;
 
-/// A program that reads a capture; the file comes last.
-struct Reader {
-    name: &'static str,
-    program: PathBuf,
-    arguments: &'static [&'static str],
-}
-
-struct Measured {
-    seconds: f64,
-    peak_mib: f64,
-}
-
-pub(super) fn compare(gopulse: &Path, rounds: u32) -> anyhow::Result<ExitCode> {
+pub(super) fn main(gopulse: &Path, rounds: u32) -> anyhow::Result<ExitCode> {
     let capture = workspace::target().join("pcap-bench/traffic.pcap");
     if !capture.is_file() {
         make(&capture)?;
@@ -61,23 +48,7 @@ pub(super) fn compare(gopulse: &Path, rounds: u32) -> anyhow::Result<ExitCode> {
         capture.display(),
         packets.as_deref().unwrap_or("not installed").trim()
     );
-    let readers = readers(gopulse);
-    let mut runs: Vec<Vec<Measured>> = readers.iter().map(|_| Vec::new()).collect();
-    for round in 0..rounds as usize {
-        for place in 0..readers.len() {
-            // Whoever comes first in one round comes later in the next.
-            let place = (place + round) % readers.len();
-            let measured = run(&readers[place], &capture)?;
-            println!(
-                "round {}: {} {:.2} s",
-                round + 1,
-                readers[place].name,
-                measured.seconds
-            );
-            runs[place].push(measured);
-        }
-    }
-    print(&readers, &runs, size);
+    compare(&readers(gopulse), &capture, rounds, "cat")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,84 +64,13 @@ fn readers(gopulse: &Path) -> Vec<Reader> {
         ("tshark -z expert", "tshark", &["-q", "-z", "expert", "-r"]),
         ("tcptrace -l", "tcptrace", &["-l"]),
     ];
-    let mut readers = vec![Reader {
-        name: "gopulse diagnose",
-        program: gopulse.to_owned(),
-        arguments: &["diagnose"],
-    }];
-    for (name, program, arguments) in others {
-        match find(program) {
-            Some(program) => readers.push(Reader {
-                name,
-                program,
-                arguments,
-            }),
-            None => println!("{name} is left out: there is no {program}"),
-        }
-    }
+    let mut readers = vec![Reader::new("gopulse diagnose", gopulse, &["diagnose"])];
+    readers.extend(
+        others
+            .into_iter()
+            .filter_map(|(name, program, arguments)| Reader::installed(name, program, arguments)),
+    );
     readers
-}
-
-/// Runs a reader to its end; its verdict does not matter.
-fn run(reader: &Reader, capture: &Path) -> anyhow::Result<Measured> {
-    let begun = Instant::now();
-    let mut child = Command::new(&reader.program)
-        .args(reader.arguments)
-        .arg(capture)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot run {}", reader.name))?;
-    let mut peak = 0.0_f64;
-    let status = loop {
-        peak = peak.max(peak_mib(child.id()).unwrap_or_default());
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
-    let seconds = begun.elapsed().as_secs_f64();
-    anyhow::ensure!(
-        matches!(status.code(), Some(0 | 1)),
-        "{} ended with {status}",
-        reader.name
-    );
-    Ok(Measured {
-        seconds,
-        peak_mib: peak,
-    })
-}
-
-/// The largest resident memory of a process until now: `VmHWM` of proc_pid_status(5).
-fn peak_mib(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib / 1024.0)
-}
-
-fn print(readers: &[Reader], runs: &[Vec<Measured>], size: u64) {
-    let cat = readers.iter().position(|reader| reader.name == "cat");
-    println!(
-        "\n{:<22}{:>9}{:>9}{:>10}  time as a multiple of cat's",
-        "", "s", "MB/s", "peak MiB"
-    );
-    for (reader, of_reader) in readers.iter().zip(runs) {
-        let seconds = median(of_reader.iter().map(|run| run.seconds));
-        let peak = median(of_reader.iter().map(|run| run.peak_mib));
-        let ratio = cat.map_or_else(String::new, |cat| {
-            let pairs = of_reader.iter().zip(&runs[cat]);
-            spread(pairs.map(|(run, cat)| run.seconds / cat.seconds))
-        });
-        println!(
-            "{:<22}{seconds:>9.2}{:>9.0}{peak:>10.0}  {ratio}",
-            reader.name,
-            size as f64 / seconds / 1e6
-        );
-    }
 }
 
 fn make(capture: &Path) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
-//! `bench`: what watching costs the watched, and how fast captures are read.
+//! `bench`: what watching costs the watched, and how fast captures and goroutine dumps are read.
 //!
 //! `overhead`: in each round the same service is measured with nothing attached, with gopulse recording it, and
 //! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
-//! request. `pcap`: in each round whole processes read the same capture. Only ratios within a round are
+//! request. `pcap`, `dumps`: in each round whole processes read the same file. Only ratios within a round are
 //! compared: the machine drifts between rounds.
 
 mod captures;
+mod dumps;
 mod load;
+mod readers;
 mod table;
 mod tool;
 
@@ -37,6 +39,8 @@ enum What {
     Overhead,
     /// Time and memory of reading a capture, beside other readers.
     Pcap,
+    /// The same of a goroutine dump, beside `wc -l` and `grep -c`.
+    Dumps,
 }
 
 /// One tool under one load in one round.
@@ -56,7 +60,8 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let gopulse = release_gopulse()?;
     match arguments.what {
         What::Overhead => overhead(arguments, &gopulse),
-        What::Pcap => captures::compare(&gopulse, arguments.rounds),
+        What::Pcap => captures::main(&gopulse, arguments.rounds),
+        What::Dumps => dumps::main(&gopulse, arguments.rounds),
     }
 }
 

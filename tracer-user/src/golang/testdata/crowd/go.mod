@@ -1,0 +1,2 @@
+module crowd
+go 1.21
