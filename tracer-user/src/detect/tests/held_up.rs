@@ -2,7 +2,7 @@
 
 use crate::{
     detect::grounds::{
-        held_up::{self, HeldUp},
+        held_up::{self, HeldUp, Times},
         scene::Scene,
     },
     event::Waiting,
@@ -40,7 +40,7 @@ fn held(story: &mut Story) -> Option<[f64; 4]> {
     let scene = Scene::of(&model);
     let all = held_up::all(&scene, SHOP);
     assert!(all.len() <= 1);
-    all.first().map(times)
+    all.first().map(|held| times(&scene, held))
 }
 
 /// The same, whether or not anything did.
@@ -49,7 +49,7 @@ fn met(story: &mut Story) -> [f64; 4] {
     let scene = Scene::of(&model);
     let connection = model.connections().next().unwrap();
     let exchange = connection.exchanges().remove(0);
-    times(&held_up::of(&scene, connection, exchange))
+    times(&scene, &held_up::of(&scene, connection, exchange))
 }
 
 /// Thread `tid` of the shop, which had no goroutine, was woken and waited.
