@@ -217,6 +217,9 @@ impl Live {
 
     fn housekeeping(&mut self, sink: &mut dyn Sink) {
         self.take_answers(sink);
+        if let Some(pid) = self.looks.due() {
+            self.ask_for_goroutines(pid);
+        }
         if let Some(peer) = self.peers.next() {
             self.follow_peers(vec![peer], sink);
         }
@@ -244,7 +247,7 @@ impl Live {
                         tell(sink, Fact::Process(process));
                     }
                 }
-                Answer::Done => {}
+                Answer::Done(_) => {}
             }
         }
     }

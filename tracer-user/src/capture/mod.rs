@@ -17,6 +17,7 @@ mod overdue;
 mod peers;
 mod processes;
 mod queues;
+mod rounds;
 mod seed;
 mod stacks;
 mod standing;

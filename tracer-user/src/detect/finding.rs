@@ -100,6 +100,8 @@ pub enum Rule {
     TimerAbuse,
     /// Garbage collection costs the requests.
     GcPressure,
+    /// Goroutines of one origin grow and do not end.
+    GoroutineLeak,
 }
 
 /// How much harm is done. Ordered: the worst is the greatest.
@@ -352,6 +354,15 @@ pub struct Measured {
     /// What the descriptors are.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub held: BTreeMap<String, u64>,
+    /// Goroutines that the finding is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goroutines: Option<u64>,
+    /// What their stacks take at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stacks_at_least_bytes: Option<u64>,
+    /// How much memory the process may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
 }
 
 impl Measured {

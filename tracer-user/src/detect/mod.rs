@@ -17,6 +17,7 @@ mod docket;
 mod empty_response;
 mod fd_exhaustion;
 mod finding;
+mod goroutine_leak;
 mod grounds;
 mod keepalive_race;
 mod no_response;
@@ -50,6 +51,7 @@ use wording::{count, join};
 /// Every rule; causes before what they may cause.
 const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     packet_loss::find,
+    goroutine_leak::find,
     no_response::taken::find,
     close_wait_leak::find,
     fd_exhaustion::find,

@@ -15,6 +15,7 @@ pub(crate) mod limit;
 pub(crate) mod loss;
 pub(crate) mod occasion;
 pub(crate) mod opening;
+pub(crate) mod origin;
 pub(crate) mod race;
 pub(crate) mod reset;
 pub(crate) mod scene;
