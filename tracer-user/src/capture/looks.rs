@@ -17,7 +17,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    event::{BootInstant, Event, Fact, Goroutine, Pid, Snapshot, SnapshotSource, Unseen},
+    event::{Blocking, BootInstant, Event, Fact, Goroutine, Pid, Snapshot, SnapshotSource, Unseen},
     golang::{
         GoError, Program, memory,
         pprof::{self, Endpoint},
@@ -160,13 +160,16 @@ impl Reader {
             // An endpoint stops its service for a moment each time: that is for the window's ends alone.
             again: read
                 .as_ref()
-                .is_ok_and(|snapshot| snapshot.source == SnapshotSource::Memory),
+                .is_ok_and(|(snapshot, _)| snapshot.source == SnapshotSource::Memory),
         };
         match read {
-            Ok(snapshot) => self.tell(Answer::Event(Event {
-                at,
-                fact: Fact::Goroutines(snapshot),
-            })),
+            Ok((snapshot, blocking)) => {
+                let fact = Fact::Goroutines(snapshot);
+                self.tell(Answer::Event(Event { at, fact }));
+                if let Some(fact) = blocking.map(Fact::Blocking) {
+                    self.tell(Answer::Event(Event { at, fact }));
+                }
+            }
             // Told when the process was first looked at.
             Err(GoError::Layout { .. }) => {}
             Err(error) => self.tell(Answer::Unseen(Unseen {
@@ -179,12 +182,15 @@ impl Reader {
     }
 
     /// From memory, which stops nobody; by pprof where that cannot be.
-    fn read(&mut self, order: &Order) -> Result<Snapshot, GoError> {
-        let from_memory = memory::snapshot(&order.program, MOST);
+    fn read(&mut self, order: &Order) -> Result<(Snapshot, Option<Blocking>), GoError> {
+        let from_memory = memory::snapshot_with_blocking(&order.program, MOST)
+            .map(|(snapshot, blocking)| (snapshot, Some(blocking)));
         match from_memory {
             Err(error) if !matches!(error, GoError::Gone { .. }) => {
                 match self.endpoint(order.pid) {
-                    Some(endpoint) => pprof::snapshot(&endpoint, order.pid, MOST),
+                    Some(endpoint) => {
+                        pprof::snapshot(&endpoint, order.pid, MOST).map(|snapshot| (snapshot, None))
+                    }
                     None => Err(error),
                 }
             }

@@ -15,6 +15,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use super::*;
 use crate::event::{Creation, Goroutine};
 
+mod blocking;
+
 /// A toolchain.
 struct Go {
     binary: PathBuf,
@@ -127,7 +129,10 @@ struct Waiters {
 
 impl Waiters {
     fn start(binary: PathBuf) -> Self {
-        Self::run(Command::new(&binary), binary)
+        // Whatever the module says: where there are timers that feed channels, they do.
+        let mut command = Command::new(&binary);
+        command.env("GODEBUG", "asynctimerchan=0");
+        Self::run(command, binary)
     }
 
     fn run(mut command: Command, binary: PathBuf) -> Self {

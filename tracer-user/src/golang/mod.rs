@@ -16,6 +16,7 @@ use std::{
 
 use gobin::GoBinary;
 
+mod blocking;
 mod code;
 pub mod dump;
 mod dwarf;
