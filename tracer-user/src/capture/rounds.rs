@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn all_looks_together_take_a_twentieth_of_a_cpu_at_most() {
         for (pids, took) in [(1, 250), (50, 20), (7, 90)] {
-            let after_the_first = looks(pids, Duration::from_millis(took), 60).len() as u64 - u64::from(pids);
+            let after_the_first =
+                looks(pids, Duration::from_millis(took), 60).len() as u64 - u64::from(pids);
             let spent = after_the_first * took;
             assert!(spent <= 60_000 / u64::from(REST) + took, "{spent} ms");
         }

@@ -102,6 +102,10 @@ pub enum Rule {
     GcPressure,
     /// Goroutines of one origin grow and do not end.
     GoroutineLeak,
+    /// Goroutines queue for a lock.
+    LockContention,
+    /// A set of goroutines waits for itself.
+    Deadlock,
 }
 
 /// How much harm is done. Ordered: the worst is the greatest.

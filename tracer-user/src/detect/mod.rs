@@ -13,6 +13,7 @@ mod connect_refused;
 mod connect_timeout;
 mod connection_churn;
 mod connection_reset;
+mod deadlock;
 mod docket;
 mod empty_response;
 mod fd_exhaustion;
@@ -20,6 +21,7 @@ mod finding;
 mod goroutine_leak;
 mod grounds;
 mod keepalive_race;
+mod lock_contention;
 mod no_response;
 mod own_code;
 mod packet_loss;
@@ -51,6 +53,8 @@ use wording::{count, join};
 /// Every rule; causes before what they may cause.
 const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     packet_loss::find,
+    deadlock::find,
+    lock_contention::find,
     goroutine_leak::find,
     no_response::taken::find,
     close_wait_leak::find,

@@ -50,7 +50,11 @@ pub(super) fn blocking(
         chosen.filter_map(key).collect()
     };
     let at_channels = channels(reader, &of(is_at_channel))?;
-    let at_locks: Vec<Key> = evenly(of(|state| semaphore_offset(state).is_some()).into_iter(), AT_LOCKS).collect();
+    let at_locks: Vec<Key> = evenly(
+        of(|state| semaphore_offset(state).is_some()).into_iter(),
+        AT_LOCKS,
+    )
+    .collect();
     let states: HashMap<u64, &str> = goroutines
         .iter()
         .map(|of| (of.id, of.state.as_str()))
@@ -274,7 +278,10 @@ fn semaphores(reader: &Reader<'_>, all: &[G]) -> Result<Vec<(u64, u64)>, GoError
                 .map(|g| g.position().sp.wrapping_add(distance))
                 .collect();
             let pointers = words(reader, &places)?;
-            let pointers: Vec<u64> = pointers.into_iter().map(Option::unwrap_or_default).collect();
+            let pointers: Vec<u64> = pointers
+                .into_iter()
+                .map(Option::unwrap_or_default)
+                .collect();
             let entries = entries(reader, &pointers)?;
             let mut others = Vec::new();
             for (g, entry) in left.iter().copied().zip(entries) {

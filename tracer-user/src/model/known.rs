@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::event::{
-    self, AtChannels, BootInstant, Frame, Goroutine, Host, Lock, Neighbours, Pid, Quota, Role, Runtime, SocketId,
-    Source, StackId, Thread, Unseen,
+    self, AtChannels, BootInstant, Frame, Goroutine, Host, Neighbours, Pid, Quota, Role, Runtime,
+    SocketId, Source, StackId, Thread, Unseen,
 };
 
 use super::{
-    Attendance, Connection, Course, Group, Model, Peer, Place, Process, Queue, Sampled, Table, Taken,
-    TimeoutCheck, Traffic, Wait, Whereabouts,
+    Attendance, Connection, Course, Group, LockQueue, Model, Peer, Place, Process, Queue, Sampled,
+    Table, Taken, TimeoutCheck, Traffic, Wait, Whereabouts,
 };
 
 impl Model {
@@ -174,7 +174,7 @@ impl Model {
     }
 
     /// The locks of `pid` at which goroutines waited, at each moment when its memory was read, oldest first.
-    pub fn locks(&self, pid: Pid) -> impl Iterator<Item = (BootInstant, &[Lock])> {
+    pub fn locks(&self, pid: Pid) -> impl Iterator<Item = &LockQueue> {
         self.blocked.locks(pid)
     }
 

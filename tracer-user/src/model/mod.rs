@@ -36,6 +36,7 @@ mod tests;
 mod traffic;
 
 pub use attendance::{Attendance, Muster};
+pub use blocking::{LockQueue, Suspect, SuspectedBy};
 pub use connection::{ConnectFailed, Connection, Deadline, Decided, End, LocalClosed};
 pub use course::Course;
 pub use decisions::{DECISION_TO_CLOSE, TimeoutCheck};
@@ -162,7 +163,7 @@ impl Model {
             Fact::Runtime(runtime) => self.surroundings.runtime(at, runtime),
             // The timeline is for those who draw it: the sums tell the rest.
             Fact::Switched(_) => {}
-            Fact::Blocking(told) => self.blocked.take(at, told),
+            Fact::Blocking(told) => self.blocked.take(at, told, &self.goroutines),
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot),
             Fact::Lost { probe, count } => {
                 let known = self.losses.entry(probe.clone()).or_default();

@@ -127,7 +127,11 @@ fn hanging_upstream(scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
 fn shared_channels(scene: &Scene<'_>, pid: Pid, origin: &Origin<'_>) -> bool {
     let mut known = 0_usize;
     let mut waiting: HashMap<u64, u64> = HashMap::new();
-    for at in origin.present.iter().filter_map(|id| scene.model.at_channels(pid, *id)) {
+    for at in origin
+        .present
+        .iter()
+        .filter_map(|id| scene.model.at_channels(pid, *id))
+    {
         known += 1;
         for channel in &at.channels {
             *waiting.entry(*channel).or_default() += 1;

@@ -6,10 +6,7 @@
 //! handlers that wait for news, goroutines at a lock (see `lock-contention`), and whoever waits for a
 //! child that is at work.
 
-use std::{
-    collections::HashSet,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
     event::{Attribution, Frame, Pid, Role, SocketId},
@@ -45,6 +42,9 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// The smallest stack of a goroutine, in bytes (`stackMin`, `src/runtime/stack.go`).
 const STACK: u64 = 2_048;
+
+/// Snapshots told as evidence, about.
+const MOMENTS: usize = 6;
 
 /// Memory that is full sooner than this is worth an alarm of its own.
 const SOON: Duration = Duration::from_secs(600);
@@ -120,7 +120,9 @@ impl<'m> Leak<'_, 'm> {
             doubts.push(Doubt::NothingToCompare);
         }
         let code = self.code();
-        let at = code.as_ref().map_or_else(|| "an unknown place".into(), brief);
+        let at = code
+            .as_ref()
+            .map_or_else(|| "an unknown place".into(), brief);
         let mut finding = self.finding(measured);
         finding.severity = severity;
         finding.confidence = Confidence::SEEN.but_all(&doubts).number();
@@ -171,7 +173,9 @@ impl<'m> Leak<'_, 'm> {
             return None;
         }
         let code = self.code();
-        let at = code.as_ref().map_or_else(|| "an unknown place".into(), brief);
+        let at = code
+            .as_ref()
+            .map_or_else(|| "an unknown place".into(), brief);
         let mut finding = self.finding(self.measured());
         finding.confidence = Confidence::SEEN.but(Doubt::Ambiguous).number();
         finding.count = self.origin.count;
@@ -184,7 +188,8 @@ impl<'m> Leak<'_, 'm> {
         finding.explanation = format!(
             "None of them went on in the window, and none came; one has waited for about {} already. So many at one line look like a leak that grew before.{}",
             seconds(long),
-            self.starter().map_or_else(String::new, |starter| format!(" {starter}"))
+            self.starter()
+                .map_or_else(String::new, |starter| format!(" {starter}"))
         );
         finding.evidence = self.evidence(None);
         finding.incomplete = Some(
@@ -323,7 +328,9 @@ impl<'m> Leak<'_, 'm> {
 
     fn starter(&self) -> Option<String> {
         if serves_http(self.origin.frames) {
-            return Some("They are handlers of requests, each in the goroutine of its connection.".into());
+            return Some(
+                "They are handlers of requests, each in the goroutine of its connection.".into(),
+            );
         }
         let frame = self.origin.created_by?;
         Some(format!("They are started at {}.", brief(frame)))
@@ -351,7 +358,10 @@ impl<'m> Leak<'_, 'm> {
         if growth.before > 0
             && let Some(wait) = self.origin.wait_max
         {
-            told.push(format!("The oldest has waited for about {}.", seconds(wait)));
+            told.push(format!(
+                "The oldest has waited for about {}.",
+                seconds(wait)
+            ));
         }
         if innocence.is_none() {
             told.push(format!(
@@ -372,11 +382,21 @@ impl<'m> Leak<'_, 'm> {
 
     fn evidence(&self, growth: Option<&Growth>) -> Vec<Evidence> {
         let mut timeline = Timeline::of(self.model());
-        for (at, number) in self.origin.counts() {
+        let counts: Vec<_> = self.origin.counts().collect();
+        let last = counts.len().saturating_sub(1);
+        let step = counts.len().div_ceil(MOMENTS).max(1);
+        for (place, (at, number)) in counts.into_iter().enumerate() {
+            if place % step != 0 && place != last {
+                continue;
+            }
             timeline.add(
                 at,
                 "goroutines",
-                format!("{number} at {} ({})", brief(self.origin.at), self.origin.state),
+                format!(
+                    "{number} at {} ({})",
+                    brief(self.origin.at),
+                    self.origin.state
+                ),
             );
         }
         let first = growth.filter(|growth| self.origin.counts().all(|(at, _)| at > growth.from));

@@ -12,6 +12,7 @@ pub(crate) mod give_up;
 pub(crate) mod harm;
 pub(crate) mod lateness;
 pub(crate) mod limit;
+pub(crate) mod locks;
 pub(crate) mod loss;
 pub(crate) mod occasion;
 pub(crate) mod opening;

@@ -73,7 +73,8 @@ impl<'m> Origin<'m> {
             let Some(at) = own_frame(attendance.frames).or(attendance.frames.first()) else {
                 continue;
             };
-            let line = |frame: &'m Frame| (frame.function.as_str(), frame.file.as_deref(), frame.line);
+            let line =
+                |frame: &'m Frame| (frame.function.as_str(), frame.file.as_deref(), frame.line);
             let key = (attendance.state, line(at), attendance.created_by.map(line));
             let origin = origins.entry(key).or_insert_with(|| Self {
                 state: attendance.state,

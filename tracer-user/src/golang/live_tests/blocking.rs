@@ -22,7 +22,8 @@ fn who_waits_at_the_same_channel_is_told_and_who_will_be_woken_by_a_timer() {
     for go in toolchains() {
         go.each(&BUILDS, |waiters, name| {
             let program = waiters.program();
-            let (snapshot, blocking) = memory::snapshot_with_blocking(&program, usize::MAX).unwrap();
+            let (snapshot, blocking) =
+                memory::snapshot_with_blocking(&program, usize::MAX).unwrap();
             let receive = ids(&snapshot, "main.receive", "chan receive");
             assert!(receive.len() > 4, "{name}");
             let never = channels(&blocking, &receive[0]);
@@ -33,7 +34,10 @@ fn who_waits_at_the_same_channel_is_told_and_who_will_be_woken_by_a_timer() {
             for id in ids(&snapshot, "main.channel.send", "chan send") {
                 assert_ne!(channels(&blocking, &id), never, "{name}");
             }
-            let selects = blocking.at_channels.iter().filter(|at| at.channels.len() == 2);
+            let selects = blocking
+                .at_channels
+                .iter()
+                .filter(|at| at.channels.len() == 2);
             let timed: Vec<bool> = selects
                 .filter(|at| at.channels.contains(&never[0]))
                 .map(|at| at.timed)
@@ -48,7 +52,8 @@ fn a_lock_is_told_with_who_waits_for_it_and_who_knows_it() {
     for go in toolchains() {
         go.each(&BUILDS, |waiters, name| {
             let program = waiters.program();
-            let (snapshot, blocking) = memory::snapshot_with_blocking(&program, usize::MAX).unwrap();
+            let (snapshot, blocking) =
+                memory::snapshot_with_blocking(&program, usize::MAX).unwrap();
             let holder = ids(&snapshot, "main.(*ledger).hold", "chan receive");
             let of = |waiter: u64| {
                 let mut locks = blocking.locks.iter();
