@@ -60,6 +60,7 @@ pub(super) enum Answer {
 /// What became of an order.
 pub(super) struct Done {
     pid: Pid,
+    /// CPU time.
     took: Duration,
     /// It may be looked at in between.
     again: bool,
@@ -152,11 +153,11 @@ struct Reader {
 
 impl Reader {
     fn serve(&mut self, order: &Order) {
-        let (at, began) = (now(), Instant::now());
+        let (at, began) = (now(), spent());
         let read = self.read(order);
         let done = Done {
             pid: order.pid,
-            took: began.elapsed(),
+            took: spent().saturating_sub(began),
             // An endpoint stops its service for a moment each time: that is for the window's ends alone.
             again: read
                 .as_ref()
@@ -219,6 +220,13 @@ impl Reader {
         // Where nobody listens any more the capture is over.
         let _ = self.outbox.send(answer);
     }
+}
+
+/// CPU time that this thread has used.
+fn spent() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map(Duration::from)
+        .unwrap_or_default()
 }
 
 /// The boot clock, now.

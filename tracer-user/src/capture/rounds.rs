@@ -50,7 +50,7 @@ impl Rounds {
         course.under_way = true;
     }
 
-    /// `pid` was looked at, which took so long, and may be looked at `again`.
+    /// `pid` was looked at, which took so much CPU time, and may be looked at `again`.
     pub(super) fn looked(&mut self, pid: Pid, took: Duration, again: bool, now: Instant) {
         if again {
             if let Some(course) = self.processes.get_mut(&pid) {

@@ -14,7 +14,10 @@ use crate::{
 use super::scene::Scene;
 
 /// Fewer snapshots cannot tell growth in every part of a window.
-const SNAPSHOTS: usize = 4;
+const SNAPSHOTS: usize = 3;
+
+/// Parts of a window that are compared; with few snapshots, fewer.
+const PARTS: usize = 3;
 
 /// In a shorter window nothing has had the time to end.
 const SHORTEST: Duration = Duration::from_secs(2);
@@ -22,8 +25,8 @@ const SHORTEST: Duration = Duration::from_secs(2);
 /// Of so many that stay, one may leave.
 const STAYS: u64 = 20;
 
-/// Each third of the window brings at least this part of the growth, if requests come in it.
-const EVENLY: u64 = 8;
+/// In each part of the window they come at least at this share of the average rate, if requests come.
+const EVENLY: f64 = 0.375;
 
 /// Goroutines of one process with the same state, the same line, and the same `go` statement.
 pub(crate) struct Origin<'m> {
@@ -139,8 +142,9 @@ impl<'m> Origin<'m> {
             left: self.left(),
         };
         let followed = snapshots.len() >= SNAPSHOTS && snapshots.iter().all(|taken| taken.whole);
+        let times: Vec<BootInstant> = snapshots.iter().map(|taken| taken.at).collect();
         let stays = growth.stayed > 0 && growth.left * STAYS <= growth.stayed;
-        (followed && stays && growth.span() >= SHORTEST && self.evenly(scene, pid, &growth))
+        (followed && stays && growth.span() >= SHORTEST && self.evenly(scene, pid, &growth, &times))
             .then_some(growth)
     }
 
@@ -152,14 +156,13 @@ impl<'m> Origin<'m> {
             .sum()
     }
 
-    /// It grew in each third of the window, but for those in which the process served nobody.
-    fn evenly(&self, scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
-        let third = |number: u32| growth.from.plus(growth.span() * number / 3);
+    /// It grew in each part of the window, but for those in which the process served nobody.
+    fn evenly(&self, scene: &Scene<'_>, pid: Pid, growth: &Growth, taken: &[BootInstant]) -> bool {
         let mut grew = 0;
-        for number in 0..3 {
-            let (from, until) = (third(number), third(number + 1).max(growth.from));
-            let until = if number == 2 { growth.until } else { until };
-            if self.remained(from, until) * EVENLY >= growth.stayed {
+        for (from, until) in parts(growth, taken) {
+            let stayed = self.remained(from, until) as f64;
+            let long = until.since(from).as_secs_f64();
+            if stayed >= growth.per_second() * long * EVENLY {
                 grew += 1;
             } else if served_between(scene, pid, from, until) {
                 return false;
@@ -168,6 +171,23 @@ impl<'m> Origin<'m> {
         // One burst is no growth, whatever it left behind.
         grew >= 2
     }
+}
+
+/// About equal parts of the window, which begin and end with snapshots.
+fn parts(growth: &Growth, taken: &[BootInstant]) -> Vec<(BootInstant, BootInstant)> {
+    let parts = taken.len().saturating_sub(1).min(PARTS);
+    let mut ends: Vec<BootInstant> = (0..=parts)
+        .filter_map(|number| {
+            let share = number as f64 / parts as f64;
+            let wanted = growth.from.plus(growth.span().mul_f64(share));
+            let apart = |at: &&BootInstant| at.since(wanted).max(wanted.since(**at));
+            taken.iter().min_by_key(apart).copied()
+        })
+        .collect();
+    ends.dedup();
+    ends.windows(2)
+        .filter_map(|ends| Some((*ends.first()?, *ends.last()?)))
+        .collect()
 }
 
 /// A request to `pid` began between two moments.

@@ -310,11 +310,16 @@ fn a_leak_that_soon_fills_the_memory_is_critical() {
 }
 
 #[test]
-fn too_few_looks_say_nothing() {
-    let mut story = leaky();
-    for (at, most) in [(0.0, 100), (4_000.0, 150), (9_000.0, 300)] {
-        let all = (100..most).map(|id| started(id, "chan send")).collect();
-        story.goroutines(at, UPSTREAM, all);
+fn three_looks_are_enough_and_two_are_not() {
+    for (middle, expected) in [(Some(180), vec![Rule::GoroutineLeak]), (None, vec![])] {
+        let mut story = leaky();
+        let looks = [(0.0, Some(100)), (6_000.0, middle), (9_000.0, Some(230))];
+        for (at, most) in looks {
+            if let Some(most) = most {
+                let all = (100..most).map(|id| started(id, "chan send")).collect();
+                story.goroutines(at, UPSTREAM, all);
+            }
+        }
+        assert_eq!(rules(&found_in_ten_seconds(&mut story)), expected);
     }
-    assert_eq!(rules(&found_in_ten_seconds(&mut story)), []);
 }
