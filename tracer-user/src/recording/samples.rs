@@ -74,11 +74,11 @@ fn blocking() -> Fact {
         pid: 2585,
         at_channels: vec![AtChannels {
             goroutine: 34,
-            channels: vec![0xc000_0120_c0],
+            channels: vec![0x00c0_0001_20c0],
             timed: true,
         }],
         locks: vec![Lock {
-            address: 0xc000_0140_04,
+            address: 0x00c0_0001_4004,
             held: Some(true),
             waiters: vec![35, 36],
             known_to: vec![37],

@@ -1,7 +1,7 @@
 //! Goroutines that come and stay, and all that looks like it.
 
 use crate::{
-    event::{AtChannels, Creation, Fact, Goroutine, Runtime},
+    event::{AtChannels, Creation, Goroutine, Runtime},
     model::story::{Asked, Story, frame, goroutine},
 };
 
@@ -301,7 +301,7 @@ fn a_leak_that_soon_fills_the_memory_is_critical() {
         live_bytes: Some(8 << 20),
         ..Runtime::default()
     };
-    story.tell(9_000.0, Fact::Runtime(runtime));
+    story.runtime(9_000.0, runtime);
     let findings = found_in_ten_seconds(&mut story);
     let found = only(&findings, Rule::GoroutineLeak);
     assert_eq!(found.severity, Severity::Critical);
