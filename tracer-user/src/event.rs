@@ -9,9 +9,11 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+mod blocking;
 mod host;
 mod scheduler;
 
+pub use blocking::{AtChannels, Blocking, Lock};
 pub use host::{Host, Memory, Neighbours, Pressures, Quota, Runtime};
 pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
 
@@ -230,6 +232,8 @@ pub enum Fact {
     Quota(Quota),
     /// What a target's Go runtime says of itself.
     Runtime(Runtime),
+    /// What goroutines of a process are blocked at.
+    Blocking(Blocking),
 }
 
 /// A traced process.

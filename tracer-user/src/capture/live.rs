@@ -249,6 +249,9 @@ impl Live {
 
     fn housekeeping(&mut self, sink: &mut dyn Sink) {
         self.take_answers(sink);
+        if let Some(pid) = self.looks.due() {
+            self.ask_for_goroutines(pid);
+        }
         if let Some(peer) = self.peers.next() {
             self.follow_peers(vec![peer], sink);
         }
@@ -282,7 +285,7 @@ impl Live {
                         tell(sink, Fact::Process(process));
                     }
                 }
-                Answer::Done => {}
+                Answer::Done(_) => {}
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Looking at goroutines: at one because of what happened on a socket, at all of them now and then.
 //!
 //! One goroutine is read in some ten microseconds, right where events are drained. All of them take
-//! up to seconds, so a thread of its own reads them, and events are never held up.
+//! up to seconds, so a thread of its own reads them, and events are never held up; how often, the
+//! rounds say.
 
 use std::{
     collections::HashMap,
@@ -16,12 +17,14 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    event::{BootInstant, Event, Fact, Goroutine, Pid, Snapshot, Unseen},
+    event::{Blocking, BootInstant, Event, Fact, Goroutine, Pid, Snapshot, SnapshotSource, Unseen},
     golang::{
         GoError, Program, memory,
         pprof::{self, Endpoint},
     },
 };
+
+use super::rounds::Rounds;
 
 /// Goroutines told of one process at one time; a dump of more helps nobody, and costs memory.
 const MOST: usize = 200_000;
@@ -51,7 +54,16 @@ pub(super) enum Answer {
     Endpoint(Pid, String),
     Unseen(Unseen),
     /// The order is done.
-    Done,
+    Done(Done),
+}
+
+/// What became of an order.
+pub(super) struct Done {
+    pid: Pid,
+    /// CPU time.
+    took: Duration,
+    /// It may be looked at in between.
+    again: bool,
 }
 
 /// The reading thread, and the count of single looks.
@@ -59,6 +71,7 @@ pub(super) struct Looks {
     orders: Sender<Order>,
     answers: Receiver<Answer>,
     asked: usize,
+    rounds: Rounds,
     second: Instant,
     looked: u32,
 }
@@ -81,6 +94,7 @@ impl Looks {
             orders,
             answers,
             asked: 0,
+            rounds: Rounds::default(),
             second: Instant::now(),
             looked: 0,
         }
@@ -89,16 +103,24 @@ impl Looks {
     /// Asks for every goroutine of a process.
     pub(super) fn ask_all(&mut self, pid: Pid, program: Arc<Program>) {
         self.asked += usize::from(self.orders.send(Order { pid, program }).is_ok());
+        self.rounds.asked(pid, Instant::now());
+    }
+
+    /// A process whose goroutines are to be looked at again now.
+    pub(super) fn due(&self) -> Option<Pid> {
+        self.rounds.due(Instant::now())
     }
 
     /// What was answered since; never waits.
     pub(super) fn answers(&mut self) -> Vec<Answer> {
         let answers: Vec<_> = self.answers.try_iter().collect();
-        let done = answers
-            .iter()
-            .filter(|answer| matches!(answer, Answer::Done))
-            .count();
-        self.asked = self.asked.saturating_sub(done);
+        for answer in &answers {
+            if let Answer::Done(done) = answer {
+                self.asked = self.asked.saturating_sub(1);
+                self.rounds
+                    .looked(done.pid, done.took, done.again, Instant::now());
+            }
+        }
         answers
     }
 
@@ -131,33 +153,45 @@ struct Reader {
 
 impl Reader {
     fn serve(&mut self, order: &Order) {
-        let at = now();
-        let answer = match self.read(order) {
-            Ok(snapshot) => Answer::Event(Event {
-                at,
-                fact: Fact::Goroutines(snapshot),
-            }),
+        let (at, began) = (now(), spent());
+        let read = self.read(order);
+        let done = Done {
+            pid: order.pid,
+            took: spent().saturating_sub(began),
+            // An endpoint stops its service for a moment each time: that is for the window's ends alone.
+            again: read
+                .as_ref()
+                .is_ok_and(|(snapshot, _)| snapshot.source == SnapshotSource::Memory),
+        };
+        match read {
+            Ok((snapshot, blocking)) => {
+                let fact = Fact::Goroutines(snapshot);
+                self.tell(Answer::Event(Event { at, fact }));
+                if let Some(fact) = blocking.map(Fact::Blocking) {
+                    self.tell(Answer::Event(Event { at, fact }));
+                }
+            }
             // Told when the process was first looked at.
-            Err(GoError::Layout { .. }) => Answer::Done,
-            Err(error) => Answer::Unseen(Unseen {
+            Err(GoError::Layout { .. }) => {}
+            Err(error) => self.tell(Answer::Unseen(Unseen {
                 what: format!("goroutines of pid {}", order.pid),
                 why: error.to_string(),
                 remedy: "name a pprof endpoint with --pprof URL".to_owned(),
-            }),
-        };
-        if !matches!(answer, Answer::Done) {
-            self.tell(answer);
+            })),
         }
-        self.tell(Answer::Done);
+        self.tell(Answer::Done(done));
     }
 
     /// From memory, which stops nobody; by pprof where that cannot be.
-    fn read(&mut self, order: &Order) -> Result<Snapshot, GoError> {
-        let from_memory = memory::snapshot(&order.program, MOST);
+    fn read(&mut self, order: &Order) -> Result<(Snapshot, Option<Blocking>), GoError> {
+        let from_memory = memory::snapshot_with_blocking(&order.program, MOST)
+            .map(|(snapshot, blocking)| (snapshot, Some(blocking)));
         match from_memory {
             Err(error) if !matches!(error, GoError::Gone { .. }) => {
                 match self.endpoint(order.pid) {
-                    Some(endpoint) => pprof::snapshot(&endpoint, order.pid, MOST),
+                    Some(endpoint) => {
+                        pprof::snapshot(&endpoint, order.pid, MOST).map(|snapshot| (snapshot, None))
+                    }
                     None => Err(error),
                 }
             }
@@ -186,6 +220,13 @@ impl Reader {
         // Where nobody listens any more the capture is over.
         let _ = self.outbox.send(answer);
     }
+}
+
+/// CPU time that this thread has used.
+fn spent() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map(Duration::from)
+        .unwrap_or_default()
 }
 
 /// The boot clock, now.

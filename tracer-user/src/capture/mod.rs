@@ -19,6 +19,7 @@ mod peers;
 mod processes;
 mod queues;
 mod samples;
+mod rounds;
 mod seed;
 mod stacks;
 mod standing;

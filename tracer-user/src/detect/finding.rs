@@ -100,6 +100,12 @@ pub enum Rule {
     TimerAbuse,
     /// Garbage collection costs the requests.
     GcPressure,
+    /// Goroutines of one origin grow and do not end.
+    GoroutineLeak,
+    /// Goroutines queue for a lock.
+    LockContention,
+    /// A set of goroutines waits for itself.
+    Deadlock,
 }
 
 /// How much harm is done. Ordered: the worst is the greatest.
@@ -364,7 +370,7 @@ pub struct Measured {
     /// Timers in the runtime's heaps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timers: Option<u64>,
-    /// Goroutines that have to do with it.
+    /// Goroutines that the finding is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goroutines: Option<u64>,
     /// Garbage collections in a second.
@@ -406,6 +412,12 @@ pub struct Measured {
     /// Who had the CPUs that requests waited for, with its share of all CPU time there was, from 0 to 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub taken_by: BTreeMap<String, f64>,
+    /// What their stacks take at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stacks_at_least_bytes: Option<u64>,
+    /// How much memory the process may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
 }
 
 impl Measured {

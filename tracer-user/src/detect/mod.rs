@@ -14,13 +14,16 @@ mod connect_timeout;
 mod connection_churn;
 mod connection_reset;
 mod cpu_throttled;
+mod deadlock;
 mod docket;
 mod empty_response;
 mod fd_exhaustion;
 mod finding;
 mod gc_pressure;
+mod goroutine_leak;
 mod grounds;
 mod keepalive_race;
+mod lock_contention;
 mod no_response;
 mod own_code;
 mod packet_loss;
@@ -60,6 +63,9 @@ const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     gc_pressure::find,
     scheduler_thrash::find,
     run_queue_delay::find,
+    deadlock::find,
+    lock_contention::find,
+    goroutine_leak::find,
     no_response::taken::find,
     close_wait_leak::find,
     fd_exhaustion::find,

@@ -15,11 +15,15 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// Field name to byte offset.
 type Fields = HashMap<String, u32>;
 
-const STRUCTS: [&str; 8] = [
+/// Those after the first six are not in every version, or not in every program.
+const STRUCTS: [&str; 11] = [
     "runtime.g",
     "runtime.m",
     "runtime.gobuf",
     "runtime.pollDesc",
+    "runtime.sudog",
+    "runtime.hchan",
+    "runtime.maybeTraceablePtr",
     "runtime.p",
     "runtime.timers",
     "runtime.mstats",
@@ -37,8 +41,10 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
     let sections = gimli::DwarfSections::load(load).ok()?;
     let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
     let structs = structs(&dwarf).ok()?;
-    let [g, m, gobuf, poll, ..] = STRUCTS.map(|name| structs.get(name));
-    let (g, m, gobuf, poll) = (g?, m?, gobuf?, poll?);
+    let [g, m, gobuf, poll, sudog, hchan, traceable, ..] = STRUCTS.map(|name| structs.get(name));
+    let (g, m, gobuf, poll, sudog, hchan) = (g?, m?, gobuf?, poll?, sudog?, hchan?);
+    let address = traceable.and_then(|fields| fields.get("vu").copied());
+    let pointed_at = |field: &str| sudog.get(field)?.checked_add(address.unwrap_or(0));
     let sched = g.get("sched")?;
     Some(Layout {
         stack_lo: *g.get("stack")?,
@@ -59,6 +65,12 @@ pub(super) fn layout<'a>(file: &impl object::Object<'a>) -> Option<Layout> {
         m_curg: *m.get("curg")?,
         poll_read_seq: *poll.get("rseq")?,
         poll_write_seq: *poll.get("wseq")?,
+        waiting: *g.get("waiting")?,
+        sudog_g: *sudog.get("g")?,
+        sudog_elem: pointed_at("elem")?,
+        sudog_waitlink: *sudog.get("waitlink")?,
+        sudog_c: pointed_at("c")?,
+        hchan_timer: hchan.get("timer").copied(),
         figures: figures(&structs),
     })
 }

@@ -32,6 +32,8 @@ pub(super) struct G {
     pub parent: u64,
     pub go_pc: u64,
     pub start_pc: u64,
+    /// The first entry in a channel's wait queue, or 0.
+    pub waiting: u64,
 }
 
 impl G {
@@ -62,6 +64,7 @@ impl G {
             parent: word(layout.parent_goid)?,
             go_pc: word(layout.go_pc)?,
             start_pc: word(layout.start_pc)?,
+            waiting: word(layout.waiting)?,
         })
     }
 
@@ -124,7 +127,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_read_as_a_g_its_stack_stays_inside_its_bounds(
-            bytes in prop::collection::vec(any::<u8>(), 320),
+            bytes in prop::collection::vec(any::<u8>(), 328),
             minor in 21_u32..=27,
         ) {
             let layout = Layout::of_minor(minor).unwrap();

@@ -47,6 +47,19 @@ pub(super) struct Layout {
     pub poll_write_seq: u32,
     /// What the runtime counts; `None` where the debug information does not tell.
     pub figures: Option<Figures>,
+    /// `g.waiting`: the first of the wait queues of channels it is in.
+    pub waiting: u32,
+    /// `sudog.g`: who waits (`src/runtime/runtime2.go`).
+    pub sudog_g: u32,
+    /// `sudog.elem`: the semaphore it waits at, where it is no channel. Since 1.26 the address is the
+    /// second word of it.
+    pub sudog_elem: u32,
+    /// `sudog.waitlink`: the next queue that the same goroutine is in.
+    pub sudog_waitlink: u32,
+    /// `sudog.c`: the channel; as `elem`.
+    pub sudog_c: u32,
+    /// `hchan.timer` (`src/runtime/chan.go`), since 1.23.
+    pub hchan_timer: Option<u32>,
 }
 
 /// Byte offsets of what the runtime says of itself.
@@ -94,9 +107,15 @@ impl Layout {
             poll_read_seq: 64,
             poll_write_seq: 152,
             figures: Figures::of_minor(minor),
+            waiting: 312,
+            sudog_g: 0,
+            sudog_elem: 24,
+            sudog_waitlink: 64,
+            sudog_c: 80,
+            hchan_timer: None,
         };
         // 1.23 added g.syscallbp; 1.25 dropped gobuf.ret; 1.26 added a word before parentGoid. Timers, of
-        // which a pollDesc holds two, grew in 1.23 and 1.25.
+        // which a pollDesc holds two, grew in 1.23 and 1.25. In 1.26 what a sudog points at became two words.
         Some(match minor {
             21 | 22 => base,
             23 | 24 => Self {
@@ -108,6 +127,8 @@ impl Layout {
                 go_pc: 288,
                 start_pc: 304,
                 poll_write_seq: 168,
+                waiting: 320,
+                hchan_timer: Some(32),
                 ..base
             },
             25 => Self {
@@ -116,6 +137,7 @@ impl Layout {
                 m_procid: 64,
                 m_curg: 184,
                 poll_write_seq: 176,
+                hchan_timer: Some(32),
                 ..base
             },
             26 | 27 => Self {
@@ -127,6 +149,11 @@ impl Layout {
                 m_procid: 64,
                 m_curg: 184,
                 poll_write_seq: 176,
+                waiting: 320,
+                sudog_elem: 32,
+                sudog_waitlink: 72,
+                sudog_c: 96,
+                hchan_timer: Some(32),
                 ..base
             },
             _ => return None,
@@ -149,10 +176,21 @@ impl Layout {
             self.parent_goid,
             self.go_pc,
             self.start_pc,
+            self.waiting,
         ]
         .into_iter()
         .max()
         .unwrap_or(0);
+        last as usize + size_of::<u64>()
+    }
+
+    /// How many bytes of a `sudog` do.
+    pub(super) fn sudog_bytes(&self) -> usize {
+        let last = self
+            .sudog_g
+            .max(self.sudog_elem)
+            .max(self.sudog_waitlink)
+            .max(self.sudog_c);
         last as usize + size_of::<u64>()
     }
 }

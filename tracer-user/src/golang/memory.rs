@@ -12,15 +12,17 @@ use std::{collections::HashMap, time::Duration};
 use procfs::process::Process;
 
 use super::{
-    GoError, Program, evenly,
+    GoError, Program,
+    blocking::blocking,
+    evenly,
     g::{G, Key},
     layout::Layout,
-    process_memory::{BATCH, Want},
+    process_memory::{BATCH, ProcessMemory, Want},
     stack::{End, Walk, walk},
     state::{IDLE_RUNTIME_WORKERS, state},
     traceback,
 };
-use crate::event::{Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource};
+use crate::event::{Blocking, Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource};
 
 /// More goroutines than this are taken for a wrong layout: their `g`s alone would fill 20 GB.
 const MOST_GOROUTINES: u64 = 50_000_000;
@@ -43,19 +45,23 @@ const THREADS_CHECKED: usize = 16;
 /// [`GoError::Layout`] where the layout is unknown or what is read contradicts it,
 /// [`GoError::Memory`] without the privilege to read, [`GoError::Gone`] where the process ended.
 pub fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
+    let (snapshot, _) = Reader::new(program)?.snapshot(limit)?;
+    Ok(snapshot)
+}
+
+/// The same, and what they are blocked at.
+///
+/// # Errors
+///
+/// As [`snapshot`].
+pub fn snapshot_with_blocking(
+    program: &Program,
+    limit: usize,
+) -> Result<(Snapshot, Blocking), GoError> {
     let mut reader = Reader::new(program)?;
-    let all = reader.census()?;
-    let told: Vec<Key> = evenly(all.iter().copied(), limit).collect();
-    let mut goroutines = Vec::with_capacity(told.len());
-    for batch in told.chunks(BATCH) {
-        goroutines.extend(reader.look_at(batch)?);
-    }
-    Ok(Snapshot {
-        pid: program.pid(),
-        source: SnapshotSource::Memory,
-        goroutines,
-        total: all.len() as u64,
-    })
+    let (snapshot, keys) = reader.snapshot(limit)?;
+    let blocking = blocking(&reader, program.pid(), &keys, &snapshot.goroutines)?;
+    Ok((snapshot, blocking))
 }
 
 /// One goroutine, by the address of its `g` and by its id; `None` when it ended, or when its `g`
@@ -97,6 +103,30 @@ impl<'a> Reader<'a> {
             creations: HashMap::new(),
             starts: HashMap::new(),
         })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn memory(&self) -> &ProcessMemory {
+        &self.program.memory
+    }
+
+    fn snapshot(&mut self, limit: usize) -> Result<(Snapshot, Vec<Key>), GoError> {
+        let all = self.census()?;
+        let told: Vec<Key> = evenly(all.iter().copied(), limit).collect();
+        let mut goroutines = Vec::with_capacity(told.len());
+        for batch in told.chunks(BATCH) {
+            goroutines.extend(self.look_at(batch)?);
+        }
+        let snapshot = Snapshot {
+            pid: self.program.pid(),
+            source: SnapshotSource::Memory,
+            goroutines,
+            total: all.len() as u64,
+        };
+        Ok((snapshot, told))
     }
 
     /// Every goroutine that the runtime's dumps would tell.
@@ -171,7 +201,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the `g` at each address; `None` where there is no memory.
-    fn heads(&self, addresses: &[u64]) -> Result<Vec<Option<G>>, GoError> {
+    pub(super) fn heads(&self, addresses: &[u64]) -> Result<Vec<Option<G>>, GoError> {
         let size = self.layout.g_bytes();
         let mut bytes = vec![0; size * addresses.len()];
         let mut wants: Vec<Want<'_>> = addresses

@@ -17,6 +17,7 @@ use std::{
 use gobin::GoBinary;
 
 pub mod census;
+mod blocking;
 mod code;
 pub mod dump;
 mod dwarf;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::event::{
-    self, BootInstant, Frame, Goroutine, Host, Neighbours, Pid, Quota, Role, Runtime, SocketId,
-    Source, StackId, Thread, Unseen,
+    self, AtChannels, BootInstant, Frame, Goroutine, Host, Neighbours, Pid, Quota, Role, Runtime,
+    SocketId, Source, StackId, Thread, Unseen,
 };
 
 use super::{
-    Connection, Course, Group, Load, Model, Peer, Place, Process, Queue, Sampled, Table, Taken,
-    TimeoutCheck, Traffic, Wait, Whereabouts,
+    Attendance, Connection, Course, Group, Load, LockQueue, Model, Peer, Place, Process, Queue,
+    Sampled, Table, Taken, TimeoutCheck, Traffic, Wait, Whereabouts,
 };
 
 impl Model {
@@ -148,6 +148,34 @@ impl Model {
     #[must_use]
     pub fn whereabouts(&self, pid: Pid, id: u64) -> Option<Whereabouts<'_>> {
         self.goroutines.whereabouts(pid, id)
+    }
+
+    /// Where each goroutine of `pid` that has an id was in its process's last snapshot; in no order.
+    pub fn everybody(&self, pid: Pid) -> impl Iterator<Item = (u64, Whereabouts<'_>)> {
+        self.goroutines.everybody(pid)
+    }
+
+    /// Who came and left at each place where goroutines of `pid` are in its last snapshot; in no order.
+    #[must_use]
+    pub fn attendances(&self, pid: Pid) -> Vec<Attendance<'_>> {
+        self.goroutines.attendances(pid)
+    }
+
+    /// At which channels goroutine `id` of `pid` waited when its process was last looked at.
+    #[must_use]
+    pub fn at_channels(&self, pid: Pid, id: u64) -> Option<&AtChannels> {
+        self.blocked.at_channels(pid, id)
+    }
+
+    /// Goroutine `id` of `pid`, which waits at a channel, waited at another one before.
+    #[must_use]
+    pub fn moved(&self, pid: Pid, id: u64) -> bool {
+        self.blocked.moved(pid, id)
+    }
+
+    /// The locks of `pid` at which goroutines waited, at each moment when its memory was read, oldest first.
+    pub fn locks(&self, pid: Pid) -> impl Iterator<Item = &LockQueue> {
+        self.blocked.locks(pid)
     }
 
     /// The last look at goroutine `id` of `pid` between two moments, and its time, among those told

@@ -11,6 +11,8 @@ use crate::event::{
     SocketId, Source, StackId, Unseen,
 };
 
+mod attendance;
+mod blocking;
 mod connection;
 mod connections;
 mod course;
@@ -34,6 +36,8 @@ mod surroundings;
 mod tests;
 mod traffic;
 
+pub use attendance::{Attendance, Muster};
+pub use blocking::{LockQueue, Suspect, SuspectedBy};
 pub use connection::{ConnectFailed, Connection, Deadline, Decided, End, LocalClosed};
 pub use course::Course;
 pub use decisions::{DECISION_TO_CLOSE, TimeoutCheck};
@@ -48,6 +52,7 @@ pub use resources::{Queue, Table};
 pub use scheduler::Wait;
 pub use traffic::{Peer, Sizes, Tally, Traffic};
 
+use blocking::Blocked;
 use connections::Connections;
 use decisions::Decisions;
 use dials::Dials;
@@ -78,6 +83,7 @@ pub struct Model {
     /// Processes whose server was told to end, and when first.
     shutdowns: BTreeMap<Pid, BootInstant>,
     goroutines: Goroutines,
+    blocked: Blocked,
     resources: Resources,
     scheduler: Scheduler,
     profile: Profile,
@@ -112,6 +118,7 @@ impl Model {
             dials: Dials::default(),
             shutdowns: BTreeMap::new(),
             goroutines: Goroutines::default(),
+            blocked: Blocked::default(),
             resources: Resources::default(),
             scheduler: Scheduler::default(),
             profile: Profile::default(),
@@ -158,7 +165,8 @@ impl Model {
             Fact::Runtime(runtime) => self.surroundings.runtime(at, runtime),
             // The timeline is for those who draw it: the sums tell the rest.
             Fact::Switched(_) => {}
-            Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot.clone()),
+            Fact::Blocking(told) => self.blocked.take(at, told, &self.goroutines),
+            Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot),
             Fact::Lost { probe, count } => {
                 let known = self.losses.entry(probe.clone()).or_default();
                 *known = (*known).max(*count);
@@ -359,6 +367,7 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Host(_)
         | Fact::Neighbours(_)
         | Fact::Quota(_)
-        | Fact::Runtime(_) => None,
+        | Fact::Runtime(_)
+        | Fact::Blocking(_) => None,
     }
 }

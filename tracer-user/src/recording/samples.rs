@@ -69,6 +69,23 @@ pub(super) fn snapshot(goroutines: usize) -> Fact {
     })
 }
 
+fn blocking() -> Fact {
+    Fact::Blocking(Blocking {
+        pid: 2585,
+        at_channels: vec![AtChannels {
+            goroutine: 34,
+            channels: vec![0x00c0_0001_20c0],
+            timed: true,
+        }],
+        locks: vec![Lock {
+            address: 0x00c0_0001_4004,
+            held: Some(true),
+            waiters: vec![35, 36],
+            known_to: vec![37],
+        }],
+    })
+}
+
 pub(super) fn exchange() -> Fact {
     Fact::Exchange(Exchange {
         socket: SocketId(3),
@@ -304,6 +321,7 @@ pub(super) fn events() -> Vec<Event> {
             gc_percent: Some(100),
             memory_limit: None,
         }),
+        blocking(),
     ];
     let start = source().started.0;
     (1..)

@@ -65,6 +65,9 @@ pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     }
     for group in groups.into_values() {
         if let Some(case) = case(scene, docket, group) {
+            if let Some(cause) = case.cause {
+                docket.raise(cause, case.finding.severity);
+            }
             docket.add(case);
         }
     }

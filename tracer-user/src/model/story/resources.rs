@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::event::{
-    Descriptors, Fact, Goroutine, Listening, Opened, Origin, Pid, Process, Relation, Role,
-    Snapshot, SnapshotSource, SocketId, StackId,
+    AtChannels, Blocking, Descriptors, Fact, Goroutine, Listening, Lock, Opened, Origin, Pid,
+    Process, Relation, Role, Snapshot, SnapshotSource, SocketId, StackId,
 };
 
 use super::{Story, actor, frames};
@@ -96,6 +96,24 @@ impl Story {
                 limit,
                 refused: Some(refused),
                 held: held.iter().map(|(kind, n)| ((*kind).into(), *n)).collect(),
+            }),
+        )
+    }
+
+    /// What goroutines of `pid` are blocked at, in the moment of the snapshot told before.
+    pub(crate) fn blocking(
+        &mut self,
+        at: f64,
+        pid: Pid,
+        at_channels: Vec<AtChannels>,
+        locks: Vec<Lock>,
+    ) -> &mut Self {
+        self.tell(
+            at,
+            Fact::Blocking(Blocking {
+                pid,
+                at_channels,
+                locks,
             }),
         )
     }

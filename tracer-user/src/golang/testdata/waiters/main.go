@@ -49,6 +49,35 @@ func deep(depth int) int {
 
 func generic[T any](c chan T) T { return <-c }
 
+type ledger struct {
+	name  [40]byte
+	lock  sync.Mutex
+	pages sync.RWMutex
+}
+
+// hold never gives back what it locks.
+//
+//go:noinline
+func (l *ledger) hold() int {
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	l.pages.Lock()
+	defer l.pages.Unlock()
+	return receive(never)
+}
+
+//go:noinline
+func (l *ledger) count() {
+	l.lock.Lock()
+	l.lock.Unlock()
+}
+
+//go:noinline
+func (l *ledger) read() {
+	l.pages.RLock()
+	l.pages.RUnlock()
+}
+
 func spawn(wait func()) {
 	start.Add(1)
 	go func() {
@@ -93,6 +122,12 @@ func main() {
 		syscall.Pipe(pipe[:])
 		syscall.Read(pipe[0], make([]byte, 1))
 	})
+	books := new(ledger)
+	spawn(func() { books.hold() })
+	time.Sleep(50 * time.Millisecond)
+	spawn(func() { books.count() })
+	spawn(func() { books.count() })
+	spawn(func() { books.read() })
 	foreign()
 	go s.send(2)
 	time.AfterFunc(0, func() { receive(never) })

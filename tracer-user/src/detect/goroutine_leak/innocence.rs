@@ -1,0 +1,150 @@
+//! What else goroutines that come and stay may be, besides leaked.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use crate::{
+    detect::grounds::{
+        origin::{Growth, Origin},
+        scene::Scene,
+        standing::Standing,
+    },
+    event::{Pid, Role},
+};
+
+use super::kind::Kind;
+
+/// Whoever waits for news may be given so long before it is said that none will come.
+const PATIENT: Duration = Duration::from_secs(4);
+
+/// Why goroutines that grow in number may be none that leak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Innocence {
+    /// It is so: nothing is said.
+    Plain,
+    /// They wait at the same channels, as workers of a pool do.
+    Pool,
+    /// They wait for a timer as well, and it has not gone off yet.
+    Timed,
+    /// They may wait for a service that has not answered for as long.
+    Upstream,
+    /// The window is too short to say.
+    Short,
+}
+
+impl Innocence {
+    pub(super) fn of(
+        scene: &Scene<'_>,
+        pid: Pid,
+        kind: Kind,
+        origin: &Origin<'_>,
+        growth: &Growth,
+    ) -> Option<Self> {
+        match kind {
+            Kind::Group if children_at_work(scene, pid, origin) => return Some(Self::Plain),
+            Kind::Body if read_by_others(scene, pid, growth) => return Some(Self::Plain),
+            Kind::Receive | Kind::Select | Kind::Condition if come_with(scene, pid, growth) => {
+                return Some(Self::Plain);
+            }
+            _ => {}
+        }
+        if hanging_upstream(scene, pid, growth) && kind != Kind::Never && kind != Kind::Body {
+            return Some(Self::Upstream);
+        }
+        if kind.needs_somebody() || kind == Kind::Body {
+            return None;
+        }
+        if shared_channels(scene, pid, origin) {
+            return Some(Self::Pool);
+        }
+        if timed(scene, pid, origin) {
+            return Some(Self::Timed);
+        }
+        (growth.span() < PATIENT).then_some(Self::Short)
+    }
+
+    /// What is said of it.
+    pub(super) fn sentence(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Pool => {
+                "They all wait at the same channels, as the workers of a pool do; a pool that fills up stops growing."
+            }
+            Self::Timed => {
+                "A timer will wake them as well, and the window ended before it did; a longer one shows whether they end then."
+            }
+            Self::Upstream => {
+                "A service that was asked meanwhile has not answered for most of the window; they may wait for what comes of that."
+            }
+            Self::Short => {
+                "The window is too short to say that nothing comes for them; a longer one shows it."
+            }
+        }
+    }
+}
+
+/// A goroutine that one of them started is at work: it will say when it is done.
+fn children_at_work(scene: &Scene<'_>, pid: Pid, origin: &Origin<'_>) -> bool {
+    let waiting: HashSet<u64> = origin.present.iter().copied().collect();
+    scene.model.everybody(pid).any(|(_, child)| {
+        Standing::of(child.state) == Standing::Busy
+            && child.parent.is_some_and(|parent| waiting.contains(&parent))
+    })
+}
+
+/// About as many goroutines read responses as grew: the bodies are long, not forgotten.
+fn read_by_others(scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
+    let readers = scene.model.everybody(pid).filter(|(_, other)| {
+        let mut frames = other.frames.iter();
+        frames.any(|frame| frame.function == "net/http.(*bodyEOFSignal).Read")
+    });
+    readers.count() as u64 * 2 >= growth.stayed
+}
+
+/// Connections came with them, and are as open as they are: each waits for its own to say something.
+fn come_with(scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
+    let came = scene
+        .model
+        .connections()
+        .filter(|c| c.pid == pid && c.opened > growth.from && c.ended().is_none());
+    came.count() as u64 * 2 >= growth.stayed
+}
+
+/// `pid` asked another service in the first half of the window, and has no answer.
+fn hanging_upstream(scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
+    let half = growth.from.plus(growth.span() / 2);
+    scene.clients_of(pid).iter().any(|connection| {
+        let asked = connection.exchanges().pop();
+        connection.role == Role::Client
+            && connection.ended().is_none()
+            && asked.is_some_and(|asked| !asked.answered() && asked.request_ended < half)
+    })
+}
+
+/// None of them waits at a channel that others do not wait at too, as far as is known.
+fn shared_channels(scene: &Scene<'_>, pid: Pid, origin: &Origin<'_>) -> bool {
+    let mut known = 0_usize;
+    let mut waiting: HashMap<u64, u64> = HashMap::new();
+    for at in origin
+        .present
+        .iter()
+        .filter_map(|id| scene.model.at_channels(pid, *id))
+    {
+        known += 1;
+        for channel in &at.channels {
+            *waiting.entry(*channel).or_default() += 1;
+        }
+    }
+    known > 0 && waiting.len() * 10 <= known
+}
+
+/// Most of them wait for a timer, which none has been seen to outlive.
+fn timed(scene: &Scene<'_>, pid: Pid, origin: &Origin<'_>) -> bool {
+    let at = |id: &&u64| {
+        let at = scene.model.at_channels(pid, **id);
+        at.is_some_and(|at| at.timed) && !scene.model.moved(pid, **id)
+    };
+    origin.present.iter().filter(at).count() * 2 > origin.present.len()
+}
