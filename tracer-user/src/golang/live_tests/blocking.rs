@@ -69,7 +69,8 @@ fn a_lock_is_told_with_who_waits_for_it_and_who_knows_it() {
             assert!(known_to(lock), "{name}: {holder:?} in {lock:?}");
             let reads = ids(&snapshot, "main.(*ledger).read", "sync.RWMutex.RLock");
             let pages = of(reads[0]);
-            assert!(known_to(pages), "{name}: {holder:?} in {pages:?}");
+            // Its one waiter may keep no pointer that its holder keeps too, so nothing is said of that.
+            assert_eq!((pages.waiters.len(), pages.held), (1, None), "{name}");
             for receiver in ids(&snapshot, "main.deep", "chan receive") {
                 assert!(!lock.known_to.contains(&receiver), "{name}");
             }
