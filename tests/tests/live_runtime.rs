@@ -1,12 +1,12 @@
 //! S1, S4, S5: timers, hand-overs and garbage that take the CPU from requests, and the same services
 //! when they do not.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use gopulse_tests::{
     draw::Draw,
     gopulse::{Verdict, Watch},
-    process::run,
+    process::Process,
     report::{Finding, Report},
     services::{self, Service, go_time},
     turn::Turn,
@@ -15,18 +15,17 @@ use gopulse_tests::{
 /// The rules that this file is about.
 const RULES: [&str; 3] = ["timer-abuse", "gc-pressure", "scheduler-thrash"];
 
-/// Asks `service` for `path` at this rate for some seconds while gopulse watches.
+/// What gopulse says of some seconds in which `service` is asked for `path` at this rate. The load goes
+/// on when they are over: the last look at the goroutines is to see them at work.
 fn watched(service: &Service, path: &str, rate: u64) -> anyhow::Result<Verdict> {
-    let watch = Watch::diagnose(&["--pid", &service.pid()])?;
     let url = format!("http://{}{path}", service.address);
     let mut pace = Command::new(services::program("pace")?);
     pace.args(["-url", &url, "-rate", &rate.to_string()]);
-    pace.args(["-duration", "4s", "-connections", "8"]);
-    // Who cannot keep the pace goes on until all of it was answered; what is seen is enough before.
-    let paced = run(&mut pace, Duration::from_secs(60));
-    let verdict = watch.finish()?;
-    paced?;
-    Ok(verdict)
+    pace.args(["-duration", "60s", "-connections", "8"]);
+    let pid = service.pid();
+    let watch = Watch::start(&["diagnose", "--format", "json", "--pid", &pid, "-d", "6s"])?;
+    let _load = Process::start(&mut pace)?;
+    watch.verdict()
 }
 
 /// A service whose goroutines have one processor, so that how many CPUs the host has makes no
@@ -134,7 +133,7 @@ fn garbage_with_no_room_to_lie_in_names_who_makes_it() -> anyhow::Result<()> {
     command.args(["-copies", "-items", &items, "-looks", &looks]);
     command.env("GOGC", draw.number(5..12).to_string());
     let catalog = Service::run(command.env("GOMAXPROCS", "1"))?;
-    let Verdict { status, report, .. } = watched(&catalog, "/search?q=1", 60)?;
+    let Verdict { status, report, .. } = watched(&catalog, "/search?q=1", draw.number(150..200))?;
 
     let found = harm(&report, "gc-pressure")?;
     assert!(
@@ -171,7 +170,7 @@ fn tiny_pieces_that_are_handed_from_thread_to_thread_are_named() -> anyhow::Resu
     let stages = draw.number(6..12).to_string();
     let arguments = ["-bound", "-words", &words, "-stages", &stages];
     let relay = Service::start("relay", &arguments)?;
-    let Verdict { status, report, .. } = watched(&relay, "/count", 10)?;
+    let Verdict { status, report, .. } = watched(&relay, "/count", draw.number(20..30))?;
 
     let found = harm(&report, "scheduler-thrash")?;
     assert!(found.mentions("line.go"), "{found:?}");
