@@ -16,8 +16,8 @@ use std::{
 
 use gobin::GoBinary;
 
-pub mod census;
 mod blocking;
+pub mod census;
 mod code;
 pub mod dump;
 mod dwarf;

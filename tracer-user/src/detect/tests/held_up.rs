@@ -30,7 +30,9 @@ fn request(story: &mut Story, socket: SocketId, arrived: f64, read: f64, answere
 
 /// Milliseconds on CPU, waiting for one, throttled, and what of these befell its own runner.
 fn times(scene: &Scene<'_>, held: &HeldUp<'_>) -> [f64; 4] {
-    let on_cpu = Times::of(scene, held.connection, &held.exchange).on_cpu.total();
+    let on_cpu = Times::of(scene, held.connection, &held.exchange)
+        .on_cpu
+        .total();
     [on_cpu, held.run_queue, held.throttled, held.own].map(|time| time.as_secs_f64() * 1e3)
 }
 
