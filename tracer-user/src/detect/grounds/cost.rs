@@ -317,7 +317,7 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
 
     /// Kinds of requests that are handed from one to the other: at any moment one of a row of goroutines
     /// works for the request, so of a long one its own is seen now and then. All kinds, where handlers
-    /// themselves were seen to wait at a line at which work is handed over.
+    /// themselves were seen to wait for others in a function, or a file, in which work is handed over.
     fn handed_over(&self, servers: &[&'m Connection]) -> BTreeSet<Kind> {
         let mut seen: BTreeMap<Kind, (Duration, Duration)> = BTreeMap::new();
         for connection in servers {
@@ -341,7 +341,12 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
         let givers = own_lines(model, self.pid, |work, _| (self.counts)(work));
         model.goroutine_groups().iter().any(|group| {
             let serves = |frame: &Frame| frame.function == "net/http.(*conn).serve";
-            let gives = |own: &Frame| givers.iter().any(|(at, _)| at.function == own.function);
+            // Few samples of handing over show whose it is, so a neighbour in the same file will do.
+            let gives = |own: &Frame| {
+                givers.iter().any(|(at, _)| {
+                    at.function == own.function || (at.file.is_some() && at.file == own.file)
+                })
+            };
             group.pid == self.pid
                 && WAITS_FOR_ANOTHER.contains(&group.state.as_str())
                 && group.frames.iter().any(serves)

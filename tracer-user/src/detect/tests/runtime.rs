@@ -413,7 +413,11 @@ fn handlers_that_wait_where_work_is_handed_over_were_held_up_by_it() {
     let (mut story, socket) = shop();
     busy(&mut story, &[(PARKING, 800), (HANDING, 150), (WORKING, 60)]);
     asked(&mut story, socket, 4, 2_000.0);
-    let giving = ["runtime.chansend1", HANDING[5], "net/http.(*conn).serve"];
+    let giving = [
+        "runtime.chansend1",
+        "main.(*Line).Count /srv/shop/line.go:34",
+        "net/http.(*conn).serve",
+    ];
     story.goroutines(9_000.0, SHOP, vec![goroutine(7, "chan send", &giving)]);
     switched(&mut story);
     let found = found_in(&mut story);
