@@ -9,7 +9,7 @@ use gopulse_tests::turn::is_root;
 use crate::run::{find, run_quietly};
 
 /// A program that tests use, its package, and what is skipped without it.
-const TOOLS: [(&str, &str, &str); 11] = [
+const TOOLS: [(&str, &str, &str); 14] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -21,7 +21,21 @@ const TOOLS: [(&str, &str, &str); 11] = [
     ("setpriv", "util-linux", "runs without privileges"),
     ("node", "nodejs", "traces in Perfetto"),
     ("python3", "python3", "Go for the test services"),
+    ("nginx", "nginx", "scenarios with proxies"),
+    ("haproxy", "haproxy", "scenarios with proxies"),
+    ("caddy", "caddy", "scenarios with proxies"),
 ];
+
+/// `apt-get install` of its arguments, while a policy (invoke-rc.d(8)) forbids packages to start what they
+/// bring: tests start their own.
+const INSTALL: &str = "set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    printf '#!/bin/sh\\nexit 101\\n' > $policy
+    chmod 755 $policy
+fi
+apt-get install -y -qq --no-install-recommends \"$@\"";
 
 /// Installs the programs that are missing; `false` where some still are.
 pub(super) fn install_tools() -> bool {
@@ -51,14 +65,10 @@ pub(super) fn install(packages: &[&str]) -> anyhow::Result<()> {
     can_install().with_context(|| format!("cannot install {}", packages.join(" ")))?;
     println!("setup: installing {} (apt)", packages.join(" "));
     // A mirror that cannot be reached need not matter: the lists may be fresh enough.
-    if let Err(why) = run_quietly(apt_get().args(["update", "-qq"])) {
+    if let Err(why) = update() {
         println!("setup: {why:#}");
     }
-    run_quietly(
-        apt_get()
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(packages),
-    )
+    run_quietly(as_root("sh").args(["-c", INSTALL, "sh"]).args(packages))
 }
 
 /// The distribution has a package of this name, as far as the lists on disk know.
@@ -70,7 +80,7 @@ pub(super) fn offers(package: &str) -> bool {
 /// Brings the lists up to date, so that [`offers`] can tell.
 pub(super) fn update() -> anyhow::Result<()> {
     can_install()?;
-    run_quietly(apt_get().args(["update", "-qq"]))
+    run_quietly(as_root("apt-get").args(["update", "-qq"]))
 }
 
 fn can_install() -> anyhow::Result<()> {
@@ -83,15 +93,15 @@ fn can_install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `apt-get` as root, asking nothing.
-fn apt_get() -> Command {
+/// A program as root, where nobody answers questions.
+fn as_root(program: &str) -> Command {
     let mut command = match sudo() {
         Some(sudo) if !is_root() => {
             let mut command = Command::new(sudo);
-            command.args(["-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+            command.args(["-n", "env", "DEBIAN_FRONTEND=noninteractive", program]);
             command
         }
-        _ => Command::new("apt-get"),
+        _ => Command::new(program),
     };
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command
