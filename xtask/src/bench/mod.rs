@@ -2,15 +2,22 @@
 //!
 //! `overhead`: in each round the same service is measured with nothing attached, with gopulse recording it, and
 //! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
-//! request. `pcap`: in each round whole processes read the same capture. Only ratios within a round are
-//! compared: the machine drifts between rounds.
+//! request. `pcap`: in each round whole processes read the same capture. `sched`: in each round storms of
+//! switches are measured with nothing attached, with gopulse, and with other tools for the scheduler. Only
+//! ratios within a round are compared: the machine drifts between rounds.
 
 mod captures;
 mod load;
+mod sched;
 mod table;
 mod tool;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use gopulse_tests::{services::Service, turn::is_root};
 use load::{Load, Measured};
@@ -37,6 +44,8 @@ enum What {
     Overhead,
     /// Time and memory of reading a capture, beside other readers.
     Pcap,
+    /// Switches per second, CPU time and losses beside perf, runqlat and bpftrace; the cost of each program.
+    Sched,
 }
 
 /// One tool under one load in one round.
@@ -53,10 +62,17 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "a benchmark traces, and only root may (sudo cargo xtask bench)"
     );
     setup::everything()?;
-    let gopulse = release_gopulse()?;
+    let gopulse = match env::var_os("GOPULSE_BIN") {
+        Some(named) => PathBuf::from(named),
+        None => release_gopulse()?,
+    };
     match arguments.what {
         What::Overhead => overhead(arguments, &gopulse),
         What::Pcap => captures::compare(&gopulse, arguments.rounds),
+        What::Sched => {
+            let time = Duration::from_secs(arguments.seconds);
+            sched::compare(&gopulse, arguments.rounds, time)
+        }
     }
 }
 
