@@ -1,7 +1,8 @@
 //! What watching the scheduler costs where nothing but switches happens, beside the tools for it.
 //!
 //! In each round every storm is measured with nothing attached and with each tool, in turn. Only ratios
-//! within a round are compared. A tool that does not run here is told with its reason.
+//! within a round are compared. A tool that does not run here is told with its reason,
+//! and is left alone from then on.
 
 mod perf_data;
 mod programs;
@@ -37,7 +38,7 @@ struct Run {
 pub(super) fn compare(gopulse: &Path, rounds: u32, time: Duration) -> anyhow::Result<ExitCode> {
     println!("{rounds} rounds, {} s each", time.as_secs());
     let mut runs: Vec<Run> = Vec::new();
-    let mut refused: Vec<(Watcher, String)> = Vec::new();
+    let mut failed: Vec<(Watcher, String)> = Vec::new();
     for round in 0..rounds {
         for storm in Storm::ALL {
             let raging = storm.start()?;
@@ -45,7 +46,7 @@ pub(super) fn compare(gopulse: &Path, rounds: u32, time: Duration) -> anyhow::Re
             let mut watchers = Watcher::ALL;
             watchers.rotate_left(round as usize % Watcher::ALL.len());
             for watcher in watchers {
-                if refused.iter().any(|(who, _)| *who == watcher) {
+                if failed.iter().any(|(who, _)| *who == watcher) {
                     continue;
                 }
                 match measure(gopulse, &raging, watcher, time) {
@@ -57,7 +58,10 @@ pub(super) fn compare(gopulse: &Path, rounds: u32, time: Duration) -> anyhow::Re
                         cpu,
                         lost,
                     }),
-                    Err(why) if watcher.is_peer() => refused.push((watcher, format!("{why:#}"))),
+                    Err(why) if watcher.is_peer() => {
+                        let why = format!("in round {}: {why:#}", round + 1);
+                        failed.push((watcher, why));
+                    }
                     Err(why) => return Err(why),
                 }
             }
@@ -65,8 +69,8 @@ pub(super) fn compare(gopulse: &Path, rounds: u32, time: Duration) -> anyhow::Re
         println!("round {} is over", round + 1);
     }
     print(&runs);
-    for (watcher, why) in refused {
-        println!("{} does not run here: {why}", watcher.name());
+    for (watcher, why) in failed {
+        println!("\n{} failed {why}", watcher.name());
     }
     programs::print(gopulse, rounds, time)?;
     Ok(ExitCode::SUCCESS)
@@ -93,11 +97,14 @@ fn measure(
 
 fn print(runs: &[Run]) {
     println!("\nRatios to nothing attached in the same round: median (lowest–highest).");
-    println!("CPU is the tool's own, as a share of one core; lost is the sum over all rounds.");
+    println!(
+        "ns is what a switch takes longer, with its wake-up: median. CPU is the tool's own, as a"
+    );
+    println!("share of one core; lost is the sum over all rounds.");
     for storm in Storm::ALL {
         println!(
             "\n{}",
-            row(storm.name(), "switches/s", "ratio", "CPU", "lost")
+            row(storm.name(), "switches/s", "ratio", "ns", "CPU", "lost")
         );
         let of = |watcher| {
             let wanted = move |run: &&Run| run.storm == storm && run.watcher == watcher;
@@ -108,10 +115,15 @@ fn print(runs: &[Run]) {
                 continue;
             }
             let rate = median(of(watcher).map(|run| run.switches_per_s));
-            let ratios = of(watcher).filter_map(|run| {
-                let base = of(Watcher::Nothing).find(|base| base.round == run.round)?;
-                Some(run.switches_per_s / base.switches_per_s)
-            });
+            // Pairs of rates, the watcher's and that of nothing attached.
+            let pairs = || {
+                of(watcher).filter_map(|run| {
+                    let base = of(Watcher::Nothing).find(|base| base.round == run.round)?;
+                    Some((run.switches_per_s, base.switches_per_s))
+                })
+            };
+            let ratios = spread(pairs().map(|(rate, base)| rate / base));
+            let longer = median(pairs().map(|(rate, base)| 1e9 * (1.0 / rate - 1.0 / base)));
             let cpu = median(of(watcher).map(|run| run.cpu));
             let lost: Option<u64> = of(watcher).map(|run| run.lost).sum();
             let lost = lost.map_or_else(|| "–".to_owned(), |lost| lost.to_string());
@@ -120,7 +132,8 @@ fn print(runs: &[Run]) {
                 row(
                     watcher.name(),
                     &format!("{rate:.0}"),
-                    &spread(ratios),
+                    &ratios,
+                    &format!("{:.0}", longer * storm.cpus() as f64),
                     &format!("{:.1}%", 100.0 * cpu),
                     &lost
                 )
@@ -129,6 +142,6 @@ fn print(runs: &[Run]) {
     }
 }
 
-fn row(name: &str, rate: &str, ratio: &str, cpu: &str, lost: &str) -> String {
-    format!("{name:<30}{rate:>12}  {ratio:<20}{cpu:>7}{lost:>10}")
+fn row(name: &str, rate: &str, ratio: &str, ns: &str, cpu: &str, lost: &str) -> String {
+    format!("{name:<30}{rate:>12}  {ratio:<20}{ns:>6}{cpu:>7}{lost:>10}")
 }

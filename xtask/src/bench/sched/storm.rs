@@ -46,13 +46,19 @@ impl Storm {
         }
     }
 
+    /// How many CPUs switch, the first ones.
+    pub(super) fn cpus(self) -> usize {
+        match self {
+            Self::Pipe | Self::Channel => 1,
+            Self::PipePerCpu => thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
     pub(super) fn start(self) -> anyhow::Result<Raging> {
-        let cpus = match self {
-            Self::Pipe => 1,
-            Self::PipePerCpu => thread::available_parallelism()?.get(),
-            Self::Channel => return channel(),
-        };
-        let rings = (0..cpus)
+        if self == Self::Channel {
+            return channel();
+        }
+        let rings = (0..self.cpus())
             .map(Ring::on)
             .collect::<anyhow::Result<Vec<_>>>()?;
         let cats = rings.iter().flat_map(|ring| &ring.0);

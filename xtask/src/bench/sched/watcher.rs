@@ -86,19 +86,11 @@ impl Watcher {
                 sleeper = Some(sleeping);
                 watch
             }
-            Self::PerfRecord => Running::Perf(perf(&[
-                "record",
-                "-a",
-                "-e",
-                "sched:sched_switch",
-                "-o",
-                data,
-                "sleep",
-                BOUND_S,
-            ])?),
-            Self::PerfSched => {
-                Running::Perf(perf(&["sched", "record", "-o", data, "sleep", BOUND_S])?)
+            Self::PerfRecord => {
+                let event = ["record", "-a", "-e", "sched:sched_switch", "-o", data];
+                Running::Perf(perf(&event)?)
             }
+            Self::PerfSched => Running::Perf(perf(&["sched", "record", "-o", data])?),
             Self::Runqlat => Running::Runqlat(runqlat()?),
             Self::Bpftrace => Running::Bpftrace(bpftrace()?),
         };
@@ -205,13 +197,17 @@ fn bpftrace() -> anyhow::Result<Process> {
     Ok(process)
 }
 
-/// A program that needs tracefs, which it gets for itself: many machines do not mount it.
+/// A program that needs tracefs, which it gets for itself: many machines do not mount it. The limit, in
+/// seconds of CPU time, ends it even if this process is killed.
 fn with_tracefs(program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+    const MOUNTED: &str = "test -e /sys/kernel/tracing/events \
+        || mount -t tracefs tracefs /sys/kernel/tracing; \
+        exec prlimit --cpu=20 \"$0\" \"$@\"";
     let path = find(program).with_context(|| format!("{program} is not installed"))?;
     Process::start(
         Command::new("unshare")
             .args(["--mount", "sh", "-c"])
-            .arg("mount -t tracefs tracefs /sys/kernel/tracing; exec \"$0\" \"$@\"")
+            .arg(MOUNTED)
             .arg(path)
             .args(arguments),
     )
