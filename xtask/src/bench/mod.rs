@@ -2,17 +2,24 @@
 //!
 //! `overhead`: in each round the same service is measured with nothing attached, with gopulse recording it, and
 //! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
-//! request. `pcap`, `dumps`: in each round whole processes read the same file. Only ratios within a round are
-//! compared: the machine drifts between rounds.
+//! request. `pcap`, `dumps`: in each round whole processes read the same file. `sched`: in each round storms of
+//! switches are measured with nothing attached, with gopulse, and with other tools for the scheduler. Only
+//! ratios within a round are compared: the machine drifts between rounds.
 
 mod captures;
 mod dumps;
 mod load;
 mod readers;
+mod sched;
 mod table;
 mod tool;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use gopulse_tests::{services::Service, turn::is_root};
 use load::{Load, Measured};
@@ -41,6 +48,8 @@ enum What {
     Pcap,
     /// The same of a goroutine dump, beside `wc -l` and `grep -c`.
     Dumps,
+    /// Switches per second, CPU time and losses beside perf, runqlat and bpftrace; the cost of each program.
+    Sched,
 }
 
 /// One tool under one load in one round.
@@ -57,11 +66,18 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "a benchmark traces, and only root may (sudo cargo xtask bench)"
     );
     setup::everything()?;
-    let gopulse = release_gopulse()?;
+    let gopulse = match env::var_os("GOPULSE_BIN") {
+        Some(named) => PathBuf::from(named),
+        None => release_gopulse()?,
+    };
     match arguments.what {
         What::Overhead => overhead(arguments, &gopulse),
         What::Pcap => captures::main(&gopulse, arguments.rounds),
         What::Dumps => dumps::main(&gopulse, arguments.rounds),
+        What::Sched => {
+            let time = Duration::from_secs(arguments.seconds);
+            sched::compare(&gopulse, arguments.rounds, time)
+        }
     }
 }
 

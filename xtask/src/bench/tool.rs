@@ -104,7 +104,7 @@ impl Watching {
 }
 
 /// User and system time of a process until now: fields 14 and 15 of proc_pid_stat(5), in ticks.
-fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     /// `sysconf(_SC_CLK_TCK)`, which is the same on every Linux that Go or this runs on.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
