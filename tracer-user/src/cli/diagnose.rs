@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// input) to diagnose, instead of what happens now
     #[arg(value_name = "RECORDING|CAPTURE")]
     source: Option<PathBuf>,
-    /// A goroutine dump or profile taken by hand (debug=2, debug=1 or SIGQUIT), beside a packet capture;
+    /// A goroutine dump or profile taken by hand (pprof, SIGQUIT or a panic), beside a packet capture;
     /// may be given more than once
     #[arg(long = "goroutines", value_name = "DUMP")]
     dumps: Vec<PathBuf>,

@@ -1,7 +1,7 @@
 //! The host's figures, as `vmstat 1` and `top` take them.
 //!
 //! In: `/proc`. Out: [`Host`], whose counters count since boot: what a window was like is the difference of
-//! two readings. One reading takes well under a millisecond.
+//! two readings.
 
 use std::{io, time::Duration};
 
