@@ -6,7 +6,7 @@
 //! deadline passes is up to the program, so that is counted, and user space takes the probe away from
 //! a program that makes a clock of it. Arguments are Go's register ABI: RAX, RBX, RCX, RDI.
 
-use aya_ebpf::{EbpfContext as _, bindings::BPF_RB_NO_WAKEUP, programs::ProbeContext};
+use aya_ebpf::{EbpfContext as _, programs::ProbeContext};
 use tracer_ebpf::{
     DECIDER_READ_DEADLINE, DECIDER_TRANSPORT_CANCEL, DECIDER_TRANSPORT_CLOSE,
     DECIDER_WRITE_DEADLINE, Decision, ERROR_TEXT, FLAG_STACK, Header, KIND_DECISION, Loss, Stack,
@@ -14,10 +14,10 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    DEADLINES, EVENTS, SOCKETS,
+    DEADLINES, SOCKETS,
     goroutine::read_owner,
     kernel::{current, now, offset, read, read_user, task},
-    losses,
+    ring::{self, QUIETLY},
     sockets::{current_target, read_stack},
 };
 
@@ -36,10 +36,7 @@ const POLL_FD: u64 = 8;
 pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
     // The probe sits in the file: other processes of the same program pass here too.
     let target = current_target()?;
-    let Some(mut entry) = EVENTS.reserve::<DecisionWithStack>(0) else {
-        losses::count(Loss::Events);
-        return None;
-    };
+    let mut entry = ring::reserve::<DecisionWithStack>(Loss::Events)?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record, and `regs` to the registers of the context.
     unsafe {
@@ -53,7 +50,7 @@ pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
         }
         read_stack(ctx.as_ptr(), &raw mut (*record).stack);
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 
@@ -89,8 +86,7 @@ pub(crate) fn deadline_passed(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn tell_deadline(what: u16, socket: u64, target: &Target) {
-    let Some(mut entry) = EVENTS.reserve::<Decision>(0) else {
-        losses::count(Loss::Events);
+    let Some(mut entry) = ring::reserve::<Decision>(Loss::Events) else {
         return;
     };
     let decision = entry.as_mut_ptr();
@@ -99,7 +95,7 @@ fn tell_deadline(what: u16, socket: u64, target: &Target) {
         begin(decision, what, 0, target);
         (*decision).socket = socket;
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
 }
 
 /// Counts the probe's hits by process, traced or not: each of them pays.

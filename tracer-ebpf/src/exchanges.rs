@@ -6,18 +6,16 @@
 //! where the kernel stands), and 60 more at a turn, where the goroutine is read. A busy keep-alive
 //! connection tells its first exchanges and what was slow or went wrong; the rest costs no record.
 
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use tracer_ebpf::{
-    BULK, Exchange, FLAG_COMPLETE, FLAG_RESUMED, FULL, Header, KIND_UNREAD, Loss, Read, Socket,
-    Stall, Unread,
+    BULK, FLAG_COMPLETE, FLAG_RESUMED, FULL, Header, KIND_UNREAD, Read, Socket, Unread,
 };
 
 use crate::{
-    EVENTS, SOCKETS,
+    SOCKETS,
     goroutine::read_owner,
     heads,
     kernel::{limited, now, offset, read, round_trip, unread},
-    losses, sockets,
+    ring, sockets,
 };
 
 /// The current thread sent (or read) `bytes` on `sock`.
@@ -41,7 +39,7 @@ pub(crate) fn transferred(sock: u64, bytes: i64, sent: bool) -> Option<()> {
     let (now, bytes) = (now(), bytes as u64);
     let read = if sent {
         if socket.ends_gap(true, now) {
-            tell_stall(&socket.sending_gap(now, limited(sock), FLAG_RESUMED));
+            ring::tell(socket.sending_gap(now, limited(sock), FLAG_RESUMED));
         }
         None
     } else {
@@ -80,7 +78,7 @@ fn received(sock: u64, socket: &mut Socket, now: u64, bytes: u64) -> Option<Read
     let read = socket.reads(now, bytes, copied, || read(sock, offset!(rcv_nxt)));
     // Where bytes were read unseen, the silence is only ours.
     if read.unbroken && socket.ends_gap(false, now) {
-        tell_stall(&socket.receiving_gap(now, read));
+        ring::tell(socket.receiving_gap(now, read));
     }
     Some(read)
 }
@@ -103,19 +101,9 @@ fn full(sock: u64) -> Option<()> {
 pub(crate) fn tell_stuck(sock: u64, socket: &mut Socket) {
     let now = now();
     if socket.is_stuck(now) {
-        tell_stall(&socket.sending_gap(now, limited(sock), 0));
+        ring::tell(socket.sending_gap(now, limited(sock), 0));
         socket.buffer_full = 0; // told once
     }
-}
-
-#[inline(always)]
-fn tell_stall(stall: &Stall) {
-    let Some(mut entry) = EVENTS.reserve::<Stall>(0) else {
-        losses::count(Loss::Events);
-        return;
-    };
-    entry.write(*stall);
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// The socket ends: what stands is told.
@@ -132,11 +120,7 @@ pub(crate) fn tell_end(sock: u64, socket: &mut Socket, old_state: u8) {
     if bytes == 0 {
         return;
     }
-    let Some(mut entry) = EVENTS.reserve::<Unread>(0) else {
-        losses::count(Loss::Events);
-        return;
-    };
-    entry.write(Unread {
+    ring::tell(Unread {
         header: Header {
             kind: KIND_UNREAD,
             what: 0,
@@ -147,7 +131,6 @@ pub(crate) fn tell_end(sock: u64, socket: &mut Socket, old_state: u8) {
         since: socket.arrived,
         bytes: u64::from(bytes),
     });
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// Tells the socket's exchange as it stands, if there is one. `unread` says that bytes lie in it.
@@ -156,10 +139,5 @@ fn tell(sock: u64, socket: &Socket, flags: u32, at: u64, unread: bool) {
     let Some(exchange) = socket.exchange(flags, at, round_trip(sock), unread) else {
         return;
     };
-    let Some(mut entry) = EVENTS.reserve::<Exchange>(0) else {
-        losses::count(Loss::Events);
-        return;
-    };
-    entry.write(exchange);
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    ring::tell(exchange);
 }

@@ -6,12 +6,17 @@
 //! call that ends this exchange is told. So a connection of few requests takes no place at all.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_ANY, BPF_RB_NO_WAKEUP},
+    bindings::{__sk_buff, BPF_ANY},
     helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
 };
 use tracer_ebpf::{HEAD_LONG, HEAD_SHORT, Head, Header, KIND_HEAD, Loss, Socket, begins_request};
 
-use crate::{EVENTS, HEADS, kernel::bounded, losses};
+use crate::{
+    HEADS,
+    kernel::bounded,
+    losses,
+    ring::{self, QUIETLY},
+};
 
 // SAFETY: all bytes zero is a value of a struct of integers.
 static EMPTY: Head<HEAD_LONG> = unsafe { core::mem::zeroed() };
@@ -50,15 +55,14 @@ fn pass_on<const N: usize>(
     at: u64,
     socket: &Socket,
 ) {
-    let Some(mut entry) = EVENTS.reserve::<Head<N>>(0) else {
-        losses::count(Loss::Heads);
+    let Some(mut entry) = ring::reserve::<Head<N>>(Loss::Heads) else {
         return;
     };
     // SAFETY: the entry is a whole `Head<N>`.
     if unsafe { write(entry.as_mut_ptr(), skb, headers, payload, at, socket) } {
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        entry.submit(QUIETLY);
     } else {
-        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        entry.discard(QUIETLY);
     }
 }
 
@@ -148,10 +152,7 @@ pub(crate) fn tell(sock: u64, socket: &Socket) -> Option<()> {
 
 #[inline(always)]
 fn copy<const N: usize>(head: *const Head<HEAD_LONG>) -> Option<()> {
-    let Some(mut entry) = EVENTS.reserve::<Head<N>>(0) else {
-        losses::count(Loss::Heads);
-        return None;
-    };
+    let mut entry = ring::reserve::<Head<N>>(Loss::Heads)?;
     let to = entry.as_mut_ptr();
     // SAFETY: `to` points into the reserved record; the helper writes at most `N` bytes.
     unsafe {
@@ -166,7 +167,7 @@ fn copy<const N: usize>(head: *const Head<HEAD_LONG>) -> Option<()> {
             (&raw const (*head).bytes).cast(),
         );
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 

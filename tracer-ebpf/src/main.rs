@@ -16,6 +16,7 @@ mod kernel;
 mod losses;
 mod packets;
 mod processes;
+mod ring;
 mod samples;
 mod scheduler;
 mod sockets;

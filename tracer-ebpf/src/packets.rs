@@ -10,7 +10,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_ANY, BPF_RB_NO_WAKEUP},
+    bindings::{__sk_buff, BPF_ANY},
     helpers::generated::bpf_skb_load_bytes,
 };
 use tracer_ebpf::{
@@ -24,7 +24,9 @@ use crate::{
         AF_INET, AF_INET6, bounded, fresh_id, now, offset, packets_wanted, read, received, task,
         untyped,
     },
-    losses, sockets,
+    losses,
+    ring::QUIETLY,
+    sockets,
 };
 
 const SYN: u8 = 0x02;
@@ -298,9 +300,9 @@ fn capture<const N: usize>(
         bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*packet).bytes).cast(), length)
     };
     if loaded == 0 {
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        entry.submit(QUIETLY);
     } else {
-        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        entry.discard(QUIETLY);
     }
 }
 

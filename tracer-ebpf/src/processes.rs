@@ -4,15 +4,14 @@
 //! stranger costs one look-up. And what they are refused: `sys_exit` is passed by every system call of
 //! the host at some 45 ns, so it is attached only while a target is short of file descriptors.
 
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use tracer_ebpf::{
     Header, KIND_PROCESS, Loss, PROCESS_EXECED, PROCESS_EXITED, PROCESS_FORKED, ProcessChange,
 };
 
 use crate::{
-    EVENTS, MARKS, REFUSED, TARGETS,
+    MARKS, REFUSED, TARGETS,
     kernel::{current, now, offset, read},
-    losses, scheduler,
+    losses, ring, scheduler,
 };
 
 /// `sched_process_fork(parent, child)`.
@@ -98,11 +97,7 @@ pub(crate) fn call_ended(result: i64) -> Option<()> {
 
 #[inline(always)]
 fn tell(what: u16, tgid: u32, parent: u32) -> Option<()> {
-    let Some(mut entry) = EVENTS.reserve::<ProcessChange>(0) else {
-        losses::count(Loss::Events);
-        return None;
-    };
-    entry.write(ProcessChange {
+    ring::tell(ProcessChange {
         header: Header {
             kind: KIND_PROCESS,
             what,
@@ -111,7 +106,5 @@ fn tell(what: u16, tgid: u32, parent: u32) -> Option<()> {
         },
         tgid,
         parent,
-    });
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-    Some(())
+    })
 }

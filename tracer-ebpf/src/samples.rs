@@ -6,9 +6,8 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_USER_STACK, BPF_RB_NO_WAKEUP},
+    bindings::BPF_F_USER_STACK,
     helpers::{bpf_get_current_comm, generated::bpf_get_stack},
-    maps::ring_buf::RingBufEntry,
     programs::{PerfEventContext, tracing::StackIdContext as _},
 };
 use tracer_ebpf::{
@@ -16,10 +15,11 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    EVENTS, NEIGHBOURS, STACKS, TARGETS,
+    NEIGHBOURS, STACKS, TARGETS,
     goroutine::running,
     kernel::{current, now},
     losses,
+    ring::{self, QUIETLY},
     sockets::read_stack,
 };
 
@@ -68,10 +68,7 @@ fn tell(ctx: &PerfEventContext, tgid: u32, tid: u32, target: &Target) -> Option<
     if user == TAKEN || kernel == TAKEN {
         return tell_with_stacks(ctx, sample);
     }
-    let mut entry = reserve::<Sample>()?;
-    entry.write(sample);
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-    Some(())
+    ring::tell(sample)
 }
 
 /// A sample whose stacks stand behind it.
@@ -85,7 +82,7 @@ struct SampleWithStacks {
 /// Tells a sample of which a stack would go where another one is kept.
 #[inline(always)]
 fn tell_with_stacks(ctx: &PerfEventContext, sample: Sample) -> Option<()> {
-    let mut entry = reserve::<SampleWithStacks>()?;
+    let mut entry = ring::reserve::<SampleWithStacks>(Loss::Events)?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record, and the helper writes within `frames`.
     unsafe {
@@ -107,7 +104,7 @@ fn tell_with_stacks(ctx: &PerfEventContext, sample: Sample) -> Option<()> {
             losses::count(Loss::Stacks);
         }
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 
@@ -118,15 +115,6 @@ fn place(ctx: &PerfEventContext, flags: u64) -> i32 {
         Ok(place) => place as i32,
         Err(error) => error,
     }
-}
-
-#[inline(always)]
-fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
-    let entry = EVENTS.reserve::<T>(0);
-    if entry.is_none() {
-        losses::count(Loss::Events);
-    }
-    entry
 }
 
 /// Counts a process that is no target.

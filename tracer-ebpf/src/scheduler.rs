@@ -6,10 +6,7 @@
 //! from [`crate::MARKS`]. One that does costs a look-up and a dozen stores for each of the two threads.
 //! The goroutine is read only of a thread that could have gone on.
 
-use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
-    helpers::bpf_get_current_comm,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_comm};
 use tracer_ebpf::{
     Before, ENDED, Header, KIND_SWITCH, KIND_THREAD, KIND_WAITED, Loss, NO_CPU, PREEMPTED, RUNNING,
     SLEEPING, Switch, THROTTLED, Thread, UNINTERRUPTIBLE, WOKEN, Waited,
@@ -21,6 +18,7 @@ use crate::{
     kernel::{cpu, member, now, offset, read, timeline_wanted},
     losses,
     processes::is_marked,
+    ring::{self, QUIETLY},
 };
 
 /// `TASK_UNINTERRUPTIBLE` and `TASK_DEAD`, `include/linux/sched.h`.
@@ -78,8 +76,7 @@ pub(crate) fn switched(preempted: bool, prev: u64, next: u64, state: Option<u32>
         }
     }
     if timeline_wanted() && (from.is_some() || to.is_some()) {
-        let mut entry = reserve::<Switch>()?;
-        entry.write(Switch {
+        ring::tell(Switch {
             header: Header {
                 kind: KIND_SWITCH,
                 what: left.state as u16,
@@ -93,8 +90,7 @@ pub(crate) fn switched(preempted: bool, prev: u64, next: u64, state: Option<u32>
             to_tgid: to.map_or(0, |()| next_tgid),
             to_tid: to.map_or(0, |()| next_tid),
             _pad: 0,
-        });
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        })?;
     }
     Some(())
 }
@@ -215,10 +211,7 @@ fn end(thread: *mut Thread, tid: u32, now: u64) {
         at: now,
     };
     thread.comm = bpf_get_current_comm().unwrap_or_default();
-    if EVENTS
-        .output::<Thread>(&*thread, u64::from(BPF_RB_NO_WAKEUP))
-        .is_err()
-    {
+    if EVENTS.output::<Thread>(&*thread, QUIETLY).is_err() {
         losses::count(Loss::Events);
     }
     let _ = THREADS.remove(tid);
@@ -226,12 +219,9 @@ fn end(thread: *mut Thread, tid: u32, now: u64) {
 
 #[inline(always)]
 fn tell_wait(thread: *mut Thread, before: Before, now: u64, by_tgid: u32, by_tid: u32) {
-    let Some(mut entry) = reserve::<Waited>() else {
-        return;
-    };
     // SAFETY: an element of the map.
     let thread = unsafe { &*thread };
-    entry.write(Waited {
+    ring::tell(Waited {
         header: Header {
             kind: KIND_WAITED,
             what: before.state as u16,
@@ -246,7 +236,6 @@ fn tell_wait(thread: *mut Thread, before: Before, now: u64, by_tgid: u32, by_tid
         by_tid,
         by_comm: bpf_get_current_comm().unwrap_or_default(),
     });
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// For how long a task of the fair class has run since it was picked.
@@ -298,13 +287,4 @@ fn goroutine(tgid: u32) -> u64 {
         Some(target) if target.tls != 0 => running(target).map_or(0, |(_, goid)| goid),
         _ => 0,
     }
-}
-
-#[inline(always)]
-fn reserve<T: 'static>() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<T>> {
-    let entry = EVENTS.reserve::<T>(0);
-    if entry.is_none() {
-        losses::count(Loss::Events);
-    }
-    entry
 }

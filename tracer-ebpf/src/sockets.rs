@@ -9,7 +9,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_USER_STACK, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_ANY, BPF_F_USER_STACK},
     helpers::generated::bpf_get_stack,
 };
 use tracer_ebpf::{
@@ -23,7 +23,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    CONNECTING, EVENTS, HANDSHAKES, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
+    CONNECTING, HANDSHAKES, LISTENERS, PORTS, SOCKETS, TARGETS, TUPLES, exchanges,
     goroutine::read_owner,
     heads,
     kernel::{
@@ -31,6 +31,7 @@ use crate::{
         round_trip, task,
     },
     losses,
+    ring::{self, QUIETLY},
 };
 
 /// A socket of which nothing is known. In read-only data, since it is large for a stack of 512 bytes.
@@ -223,7 +224,7 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
     heads::forget(sock, socket);
     let retransmits: u32 = read(sock, offset!(total_retrans)).unwrap_or(0);
     let srtt_us = round_trip(sock);
-    let entry = reserve::<Change>();
+    let entry = ring::reserve::<Change>(Loss::Events);
     if let Some(mut entry) = entry {
         let change = entry.as_mut_ptr();
         fill(change, CHANGE_CLOSED, old, FLAG_LAST_OWNER | abort, socket);
@@ -233,7 +234,7 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
             (*change).srtt_us = srtt_us;
             (*change).number = retransmits;
         }
-        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        entry.submit(QUIETLY);
     }
     // The address stays for the packets that are still on their way; user space removes it.
     let _ = SOCKETS.remove(sock);
@@ -255,7 +256,7 @@ pub(crate) fn reset_sent(sock: u64, reason: u32) -> Option<()> {
     read_address(sock, &mut address)?;
     // SAFETY: the value is only replaced as a whole.
     let socket = unsafe { TUPLES.get(&address) }?.socket;
-    let mut entry = reserve::<Change>()?;
+    let mut entry = ring::reserve::<Change>(Loss::Events)?;
     let change = entry.as_mut_ptr();
     // SAFETY: `change` points to a whole reserved `Change`, which is set from end to end.
     unsafe {
@@ -270,7 +271,7 @@ pub(crate) fn reset_sent(sock: u64, reason: u32) -> Option<()> {
         (*change).address = address;
         (*change).number = reason;
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 
@@ -378,7 +379,7 @@ fn tell(sock: u64, what: u16, old: u8, number: u32) -> Option<()> {
 
 #[inline(always)]
 fn tell_of(what: u16, old: u8, flags: u32, error: i32, number: u32, socket: &Socket) -> Option<()> {
-    let mut entry = reserve::<Change>()?;
+    let mut entry = ring::reserve::<Change>(Loss::Events)?;
     let change = entry.as_mut_ptr();
     fill(change, what, old, flags, socket);
     // SAFETY: `change` points into the reserved record.
@@ -386,7 +387,7 @@ fn tell_of(what: u16, old: u8, flags: u32, error: i32, number: u32, socket: &Soc
         (*change).error = error;
         (*change).number = number;
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 
@@ -400,7 +401,7 @@ fn with_current_owner(
     socket: &Socket,
     target: &Target,
 ) -> Option<()> {
-    let mut entry = reserve::<ChangeWithStack>()?;
+    let mut entry = ring::reserve::<ChangeWithStack>(Loss::Events)?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record.
     unsafe {
@@ -414,20 +415,20 @@ fn with_current_owner(
         read_owner(target, &mut (*record).change.owner);
         read_stack(ctx, &raw mut (*record).stack);
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 
 #[inline(always)]
 fn tell_with_stack(ctx: *mut c_void, what: u16, old: u8, socket: &Socket) -> Option<()> {
-    let mut entry = reserve::<ChangeWithStack>()?;
+    let mut entry = ring::reserve::<ChangeWithStack>(Loss::Events)?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record.
     unsafe {
         fill(&raw mut (*record).change, what, old, FLAG_STACK, socket);
         read_stack(ctx, &raw mut (*record).stack);
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(QUIETLY);
     Some(())
 }
 
@@ -446,15 +447,6 @@ pub(crate) unsafe fn read_stack(ctx: *mut c_void, to: *mut Stack) {
             u64::from(BPF_F_USER_STACK),
         );
     }
-}
-
-#[inline(always)]
-fn reserve<T: 'static>() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<T>> {
-    let entry = EVENTS.reserve::<T>(0);
-    if entry.is_none() {
-        losses::count(Loss::Events);
-    }
-    entry
 }
 
 #[inline(always)]

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{
-    Array, HashMap as BpfHashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap,
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{Address, Config, HEAD_LONG, Head, Listener, Loss, Socket, Tuple};
 
@@ -107,41 +108,16 @@ impl Live {
         let (hooks, unseen) = (attached.hooks(), attached.unseen());
         let Attached { mut probes, .. } = attached;
         let ebpf = &mut probes.ebpf;
-        let mut map = |name: &'static str| {
-            ebpf.take_map(name)
-                .ok_or_else(|| map_error(name, "the object does not have it"))
-        };
-        let events =
-            RingBuf::try_from(map("EVENTS")?).map_err(|e| map_error("EVENTS", chain(&e)))?;
-        let packets =
-            RingBuf::try_from(map("PACKETS")?).map_err(|e| map_error("PACKETS", chain(&e)))?;
-        let targets =
-            BpfHashMap::try_from(map("TARGETS")?).map_err(|e| map_error("TARGETS", chain(&e)))?;
-        let deadlines = BpfHashMap::try_from(map("DEADLINES")?)
-            .map_err(|e| map_error("DEADLINES", chain(&e)))?;
-        let refused = PerCpuHashMap::try_from(map("REFUSED")?)
-            .map_err(|e| map_error("REFUSED", chain(&e)))?;
-        let marks = Array::try_from(map("MARKS")?).map_err(|e| map_error("MARKS", chain(&e)))?;
-        let threads =
-            BpfHashMap::try_from(map("THREADS")?).map_err(|e| map_error("THREADS", chain(&e)))?;
-        let stacks =
-            StackTraceMap::try_from(map("STACKS")?).map_err(|e| map_error("STACKS", chain(&e)))?;
-        let neighbours = PerCpuHashMap::try_from(map("NEIGHBOURS")?)
-            .map_err(|e| map_error("NEIGHBOURS", chain(&e)))?;
         let maps = Maps {
-            sockets: BpfHashMap::try_from(map("SOCKETS")?)
-                .map_err(|e| map_error("SOCKETS", chain(&e)))?,
-            tuples: BpfHashMap::try_from(map("TUPLES")?)
-                .map_err(|e| map_error("TUPLES", chain(&e)))?,
-            listeners: BpfHashMap::try_from(map("LISTENERS")?)
-                .map_err(|e| map_error("LISTENERS", chain(&e)))?,
-            heads: BpfHashMap::try_from(map("HEADS")?)
-                .map_err(|e| map_error("HEADS", chain(&e)))?,
-            ports: Array::try_from(map("PORTS")?).map_err(|e| map_error("PORTS", chain(&e)))?,
-            losses: PerCpuArray::try_from(map("LOSSES")?)
-                .map_err(|e| map_error("LOSSES", chain(&e)))?,
+            sockets: take(ebpf, "SOCKETS")?,
+            tuples: take(ebpf, "TUPLES")?,
+            listeners: take(ebpf, "LISTENERS")?,
+            heads: take(ebpf, "HEADS")?,
+            ports: take(ebpf, "PORTS")?,
+            losses: take(ebpf, "LOSSES")?,
         };
-        let samples = Samples::new(stacks, neighbours, &probes.ebpf);
+        let (stacks, neighbours) = (take(ebpf, "STACKS")?, take(ebpf, "NEIGHBOURS")?);
+        let samples = Samples::new(stacks, neighbours, ebpf);
         let decoder = Decoder::new(&probes.kernel);
         let source = Source {
             kind: SourceKind::Live,
@@ -156,18 +132,17 @@ impl Live {
             hooks,
         };
         let live = Self {
-            probes,
-            events,
-            packets,
+            events: take(ebpf, "EVENTS")?,
+            packets: take(ebpf, "PACKETS")?,
             maps,
-            processes: Processes::new(targets, marks),
-            deciders: Deciders::new(deadlines),
+            processes: Processes::new(take(ebpf, "TARGETS")?, take(ebpf, "MARKS")?),
+            deciders: Deciders::new(take(ebpf, "DEADLINES")?),
             queues: Watched::default(),
-            tables: Tables::new(refused),
+            tables: Tables::new(take(ebpf, "REFUSED")?),
             surroundings: Surroundings::default(),
             decoder,
             stacks: Stacks::new(),
-            threads: Threads::new(threads),
+            threads: Threads::new(take(ebpf, "THREADS")?),
             samples,
             peers: Peers::default(),
             overdue: Overdue::default(),
@@ -177,6 +152,7 @@ impl Live {
             linger: Linger::default(),
             ended: Vec::new(),
             lost: [0; Loss::COUNT as usize],
+            probes,
         };
         Ok((live, source, unseen))
     }
@@ -331,9 +307,17 @@ fn name(loss: Loss) -> &'static str {
     }
 }
 
-fn map_error(map: &'static str, why: impl ToString) -> CaptureError {
-    CaptureError::Map {
+/// The map of that name, as what it is used for.
+fn take<M>(ebpf: &mut Ebpf, map: &'static str) -> Result<M, CaptureError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let found = ebpf.take_map(map).ok_or_else(|| CaptureError::Map {
         map,
-        why: why.to_string(),
-    }
+        why: "the object does not have it".to_owned(),
+    })?;
+    M::try_from(found).map_err(|error| CaptureError::Map {
+        map,
+        why: chain(&error),
+    })
 }
