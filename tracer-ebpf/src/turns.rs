@@ -45,7 +45,7 @@ impl Socket {
         interim
             || status >= 400
             || self.flags & SOCKET_INTERIM != 0
-            || self.turn.last_byte - self.turn.started >= SLOW
+            || self.turn.last_byte - self.turn.began(self.role) >= SLOW
     }
 
     /// Whether an exchange of this number is told whatever becomes of it.
@@ -192,6 +192,18 @@ impl Socket {
     }
 }
 
+impl Turn {
+    /// Since when the exchange goes on: for who serves it, since its request lay there to be read.
+    #[inline(always)]
+    fn began(&self, role: u8) -> u64 {
+        if role == ROLE_CLIENT || self.arrived == 0 {
+            self.started
+        } else {
+            self.arrived
+        }
+    }
+}
+
 /// `HTTP/1.1 200` → 200; 0 where the line is not one.
 #[inline(always)]
 pub fn http_status(line: &[u8; 12]) -> u16 {
@@ -299,6 +311,23 @@ mod tests {
         assert!(turn(&mut socket, 100, 5)); // and what goes on with it
         assert!(turn(&mut socket, 200, 5));
         assert!(!turn(&mut socket, 200, 5));
+    }
+
+    #[test]
+    fn a_request_that_lay_unread_was_slow_however_quickly_it_was_served() {
+        let lay = |role, arrived| {
+            let mut socket = socket(role);
+            socket.turn.number = TOLD_AT_FIRST;
+            socket.asked(2 * SLOW, 10);
+            socket.turn.arrived = arrived;
+            socket.answered(2 * SLOW + 1, 10);
+            socket.is_remarkable()
+        };
+        assert!(lay(ROLE_SERVER, SLOW));
+        assert!(!lay(ROLE_SERVER, 2 * SLOW - 1));
+        assert!(!lay(ROLE_SERVER, 0));
+        // What arrives at who asks is the response.
+        assert!(!lay(ROLE_CLIENT, 2 * SLOW + 1));
     }
 
     #[test]
