@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use super::dumps::saved_goroutines;
 use crate::{
     detect::Finding,
-    event::{BootInstant, Event, Fact, HOSTS, Pid, Process, Relation, Snapshot, Unseen, is_host},
+    event::{BootInstant, Event, Fact, HOSTS, Pid, Process, Snapshot, Unseen, is_host},
     golang::saved::Saved,
     model::Model,
     pcap::{Capture, Frames},
@@ -162,15 +162,7 @@ impl Dump {
         let pid = next.saturating_add(SERVICES);
         model.apply(&Event {
             at,
-            fact: Fact::Process(Process {
-                pid,
-                comm: name,
-                exe: None,
-                go_version: None,
-                pprof_url: None,
-                container: None,
-                relation: Relation::Target,
-            }),
+            fact: Fact::Process(Process::of_host(pid, name)),
         });
         pid
     }

@@ -35,6 +35,22 @@ pub struct Process {
     pub relation: Relation,
 }
 
+impl Process {
+    /// What stands for a host of a packet capture, under an id from [`HOSTS`] on.
+    #[must_use]
+    pub fn of_host(pid: Pid, name: String) -> Self {
+        Self {
+            pid,
+            comm: name,
+            exe: None,
+            go_version: None,
+            pprof_url: None,
+            container: None,
+            relation: Relation::Target,
+        }
+    }
+}
+
 /// Why a process is traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Relation {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     event::{
         BootInstant, Closed, ConnectFailure, Event, Exchange, Fact, HOSTS, Message, Opened, Origin,
-        Pid, Process, Relation, RequestHead, Role, SocketId, Stall,
+        Pid, Process, RequestHead, Role, SocketId, Stall,
     },
     http,
 };
@@ -339,15 +339,7 @@ impl Teller {
         self.hosts.insert(address, pid);
         self.events.push(Event {
             at: instant(now),
-            fact: Fact::Process(Process {
-                pid,
-                comm: address.to_string(),
-                exe: None,
-                go_version: None,
-                pprof_url: None,
-                container: None,
-                relation: Relation::Target,
-            }),
+            fact: Fact::Process(Process::of_host(pid, address.to_string())),
         });
         pid
     }
