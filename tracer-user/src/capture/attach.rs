@@ -1,12 +1,19 @@
 //! Loads the programs and attaches them by the plan, each want by the first way that works.
 
-use std::{fs, os::fd::AsFd as _, path::PathBuf};
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::Mutex,
+    thread,
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, Iter,
-        KProbe, PerfEvent, ProgramError,
+        KProbe, PerfEvent, Program, ProgramError,
     },
 };
 use tracer_ebpf::Config;
@@ -26,6 +33,9 @@ use crate::{
 
 /// The kernel half.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("GOPULSE_PROBES"));
+
+/// Threads that have programs verified at once, at most; they are about twenty, and one takes a quarter of it all.
+const VERIFIERS: usize = 4;
 
 /// The programs in the kernel. Dropping it detaches them.
 pub struct Probes {
@@ -49,21 +59,8 @@ impl Attached {
     /// had is no error here: see [`Attached::require`].
     pub fn new(config: Config) -> Result<Self, CaptureError> {
         privileges::check()?;
-        let kernel = Btf::of_this_kernel()?;
-        let offsets = offsets(&kernel)?;
-        let load_error = |why: String| CaptureError::Load { why };
-        let aya_btf = AyaBtf::from_sys_fs().map_err(|error| {
-            CaptureError::Host(HostError::Btf {
-                path: VMLINUX.into(),
-                why: error.to_string(),
-            })
-        })?;
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&aya_btf))
-            .override_global("OFFSETS", offsets.as_bytes(), true)
-            .override_global("CONFIG", config.as_bytes(), true)
-            .load(OBJECT)
-            .map_err(|error| load_error(chain(&error)))?;
+        let (mut ebpf, kernel, aya_btf) = load(config)?;
+        verify(&mut ebpf, &aya_btf, &kernel);
         let choices = WANTS
             .iter()
             .map(|want| choose(want, &mut ebpf, &aya_btf, &kernel))
@@ -126,6 +123,62 @@ impl Attached {
     }
 }
 
+/// Makes the maps, and reads the kernel's types for ourselves and for aya. Each takes some ten milliseconds,
+/// so what can be done at once is.
+fn load(config: Config) -> Result<(Ebpf, Btf, AyaBtf), CaptureError> {
+    let load_error = |why: String| CaptureError::Load { why };
+    let cut_short = |_| load_error("a thread ended early".to_owned());
+    thread::scope(|scope| {
+        // It reads the types too, though the object has no relocations that would need them.
+        let loader = scope.spawn(EbpfLoader::new);
+        let kernel = Btf::of_this_kernel()?;
+        let offsets = offsets(&kernel)?;
+        let mut loader = loader.join().map_err(cut_short)?;
+        let aya_btf = scope.spawn(AyaBtf::from_sys_fs);
+        let ebpf = loader
+            .btf(None)
+            .override_global("OFFSETS", offsets.as_bytes(), true)
+            .override_global("CONFIG", config.as_bytes(), true)
+            .load(OBJECT)
+            .map_err(|error| load_error(chain(&error)))?;
+        let aya_btf = aya_btf.join().map_err(cut_short)?.map_err(|error| {
+            CaptureError::Host(HostError::Btf {
+                path: VMLINUX.into(),
+                why: error.to_string(),
+            })
+        })?;
+        Ok((ebpf, kernel, aya_btf))
+    })
+}
+
+/// Has the kernel verify the programs that will be tried first, on all CPUs at once: nothing else takes as
+/// long when a capture starts. What it objects to is told when the program is attached, for then it is
+/// loaded once more.
+fn verify(ebpf: &mut Ebpf, aya_btf: &AyaBtf, kernel: &Btf) {
+    let mut programs: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
+    let first = WANTS
+        .iter()
+        .filter_map(|want| want.first_way(kernel))
+        .flatten();
+    let left: VecDeque<(&Hook, &mut Program)> = first
+        .filter_map(|hook| Some((hook, programs.remove(hook.program())?)))
+        .collect();
+    let left = Mutex::new(left);
+    let work = || {
+        let next = || left.lock().ok()?.pop_front();
+        while let Some((hook, program)) = next() {
+            let _ = load_program(hook, program, aya_btf);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 1..threads.min(VERIFIERS) {
+            scope.spawn(work);
+        }
+        work();
+    });
+}
+
 /// What was said against each way of a want.
 fn against(choice: &Choice) -> String {
     let each: Vec<String> = choice
@@ -169,54 +222,64 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, aya_btf: &AyaBtf, kernel: &Btf) -> Resul
         .program_mut(hook.program())
         .ok_or_else(|| format!("the object has no program {}", hook.program()))?;
     let done: Result<(), ProgramError> = (|| {
-        match hook {
-            Hook::Tracepoint { name, .. } => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(name, aya_btf)?;
-                program.attach()?;
-            }
-            Hook::Fexit { function, .. } => {
-                let program: &mut FExit = program.try_into()?;
-                program.load(function, aya_btf)?;
-                program.attach()?;
-            }
-            Hook::Fentry { function, .. } => {
-                let program: &mut FEntry = program.try_into()?;
-                program.load(function, aya_btf)?;
-                program.attach()?;
-            }
-            Hook::Kprobe { function, .. } | Hook::Kretprobe { function, .. } => {
-                let program: &mut KProbe = program.try_into()?;
-                program.load()?;
-                program.attach(*function, 0)?;
-            }
-            Hook::CgroupSkb { egress, .. } => {
-                let program: &mut CgroupSkb = program.try_into()?;
-                program.load()?;
-                let root = root_cgroup().ok_or_else(|| ProgramError::IOError(no_cgroup()))?;
-                let root = fs::File::open(root).map_err(ProgramError::IOError)?;
-                let way = if *egress {
-                    CgroupSkbAttachType::Egress
-                } else {
-                    CgroupSkbAttachType::Ingress
-                };
-                program.attach(root.as_fd(), way, CgroupAttachMode::Single)?;
-            }
-            Hook::CpuClock { .. } => {
-                let program: &mut PerfEvent = program.try_into()?;
-                program.load()?;
-                for cpu in samples::online().map_err(ProgramError::IOError)? {
-                    samples::attach(program, cpu)?;
-                }
-            }
-            Hook::Iterator { over, .. } => {
-                let program: &mut Iter = program.try_into()?;
-                program.load(over, aya_btf)?;
-            }
+        if program.fd().is_err() {
+            load_program(hook, program, aya_btf)?;
         }
-        Ok(())
+        attach_program(hook, program)
     })();
     done.map_err(|error| chain(&error))
+}
+
+/// Puts a program into the kernel, which verifies it.
+fn load_program(hook: &Hook, program: &mut Program, aya_btf: &AyaBtf) -> Result<(), ProgramError> {
+    match hook {
+        Hook::Tracepoint { name, .. } => {
+            <&mut BtfTracePoint>::try_from(program)?.load(name, aya_btf)
+        }
+        Hook::Fexit { function, .. } => <&mut FExit>::try_from(program)?.load(function, aya_btf),
+        Hook::Fentry { function, .. } => <&mut FEntry>::try_from(program)?.load(function, aya_btf),
+        Hook::Kprobe { .. } | Hook::Kretprobe { .. } => <&mut KProbe>::try_from(program)?.load(),
+        Hook::CgroupSkb { .. } => <&mut CgroupSkb>::try_from(program)?.load(),
+        Hook::CpuClock { .. } => <&mut PerfEvent>::try_from(program)?.load(),
+        Hook::Iterator { over, .. } => <&mut Iter>::try_from(program)?.load(over, aya_btf),
+    }
+}
+
+/// Hooks a program in that is loaded. An iterator is run when it is asked.
+fn attach_program(hook: &Hook, program: &mut Program) -> Result<(), ProgramError> {
+    match hook {
+        Hook::Tracepoint { .. } => {
+            <&mut BtfTracePoint>::try_from(program)?.attach()?;
+        }
+        Hook::Fexit { .. } => {
+            <&mut FExit>::try_from(program)?.attach()?;
+        }
+        Hook::Fentry { .. } => {
+            <&mut FEntry>::try_from(program)?.attach()?;
+        }
+        Hook::Kprobe { function, .. } | Hook::Kretprobe { function, .. } => {
+            <&mut KProbe>::try_from(program)?.attach(*function, 0)?;
+        }
+        Hook::CgroupSkb { egress, .. } => {
+            let root = root_cgroup().ok_or_else(|| ProgramError::IOError(no_cgroup()))?;
+            let root = fs::File::open(root).map_err(ProgramError::IOError)?;
+            let way = if *egress {
+                CgroupSkbAttachType::Egress
+            } else {
+                CgroupSkbAttachType::Ingress
+            };
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.attach(root.as_fd(), way, CgroupAttachMode::Single)?;
+        }
+        Hook::CpuClock { .. } => {
+            let program: &mut PerfEvent = program.try_into()?;
+            for cpu in samples::online().map_err(ProgramError::IOError)? {
+                samples::attach(program, cpu)?;
+            }
+        }
+        Hook::Iterator { .. } => {}
+    }
+    Ok(())
 }
 
 fn no_cgroup() -> std::io::Error {

@@ -77,11 +77,12 @@ impl Processes {
             }
         };
         let mut target = Target::new_zeroed();
+        let mut decides = None;
         if let Some(program) = &program {
             match runtime(program) {
                 Ok(known) => {
                     target = known;
-                    unseen.extend(deciders.probe(pid, program, &comm, ebpf));
+                    decides = Some(program);
                 }
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
@@ -93,6 +94,10 @@ impl Processes {
                 why: chain(&error),
                 remedy: "trace fewer processes".to_owned(),
             });
+        }
+        // Uprobes take some ten milliseconds, in which connections are seen already.
+        if let Some(program) = decides {
+            unseen.extend(deciders.probe(pid, program, &comm, ebpf));
         }
         let process = Process {
             pid,

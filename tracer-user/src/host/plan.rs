@@ -78,6 +78,15 @@ pub enum Hook {
     },
 }
 
+impl Want {
+    /// The first way that BTF does not rule out.
+    #[must_use]
+    pub fn first_way(&self, btf: &Btf) -> Option<&'static [Hook]> {
+        let open = |way: &&[Hook]| way.iter().all(|hook| hook.ruled_out(btf).is_none());
+        self.ways.iter().copied().find(open)
+    }
+}
+
 impl Hook {
     /// The program's name in the object.
     #[must_use]
