@@ -3,7 +3,8 @@
 //! `overhead`: in each round the same service is measured with nothing attached, with gopulse recording it, and
 //! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
 //! request. `pcap`, `dumps`: in each round whole processes read the same file. `sched`: in each round storms of
-//! switches are measured with nothing attached, with gopulse, and with other tools for the scheduler. Only
+//! switches are measured with nothing attached, with gopulse, and with other tools for the scheduler.
+//! `start`: in each round each tool is started, and tells when it saw something first. Only
 //! ratios within a round are compared: the machine drifts between rounds.
 
 mod captures;
@@ -11,6 +12,7 @@ mod dumps;
 mod load;
 mod readers;
 mod sched;
+mod start;
 mod table;
 mod tool;
 
@@ -50,6 +52,8 @@ enum What {
     Dumps,
     /// Switches per second, CPU time and losses beside perf, runqlat and bpftrace; the cost of each program.
     Sched,
+    /// Time from the start to the first event, beside tcpdump and bpftrace.
+    Start,
 }
 
 /// One tool under one load in one round.
@@ -78,6 +82,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let time = Duration::from_secs(arguments.seconds);
             sched::compare(&gopulse, arguments.rounds, time)
         }
+        What::Start => start::compare(&gopulse, arguments.rounds),
     }
 }
 

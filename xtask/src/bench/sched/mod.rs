@@ -19,6 +19,8 @@ use std::{
 use storm::{Raging, Storm};
 use watcher::Watcher;
 
+pub(super) use watcher::with_tracefs;
+
 use super::{
     table::{median, spread},
     tool::cpu_time,

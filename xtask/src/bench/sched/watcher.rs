@@ -199,7 +199,7 @@ fn bpftrace() -> anyhow::Result<Process> {
 
 /// A program that needs tracefs, which it gets for itself: many machines do not mount it. The limit, in
 /// seconds of CPU time, ends it even if this process is killed.
-fn with_tracefs(program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+pub(in crate::bench) fn with_tracefs(program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     const MOUNTED: &str = "test -e /sys/kernel/tracing/events \
         || mount -t tracefs tracefs /sys/kernel/tracing; \
         exec prlimit --cpu=20 \"$0\" \"$@\"";
