@@ -6,6 +6,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod dist;
 mod fuzz;
 mod lint;
 mod run;
@@ -39,6 +40,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what gopulse costs the service it watches, beside tcpdump.
     Bench(bench::Arguments),
+    /// Make what gopulse is handed out as: static program, manual, Debian package, container image.
+    Dist(dist::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Lint(arguments) => lint::main(&arguments),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Dist(arguments) => dist::main(&arguments),
     };
     match done {
         Ok(code) => code,

@@ -19,7 +19,7 @@ mod targets;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use outcome::Outcome;
 
@@ -50,6 +50,12 @@ enum Verb {
     Export(export::Arguments),
     /// Groups, ranks and compares goroutines: of a process, of an endpoint, or from files
     Goroutines(goroutines::Arguments),
+}
+
+/// The command line as clap knows it, which manual and completions are made from.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the verb that the arguments name.

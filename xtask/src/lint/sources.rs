@@ -8,7 +8,14 @@ use std::{
 use anyhow::Context as _;
 
 /// Where sources lie.
-const HOMES: [&str; 5] = ["tracer-ebpf", "tracer-user", "xtask", "tests", "fuzz"];
+const HOMES: [&str; 6] = [
+    "tracer-ebpf",
+    "tracer-user",
+    "packaging",
+    "xtask",
+    "tests",
+    "fuzz",
+];
 
 /// A Rust file.
 pub(super) struct Source {

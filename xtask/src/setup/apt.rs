@@ -8,8 +8,11 @@ use gopulse_tests::turn::is_root;
 
 use crate::run::{find, run_quietly};
 
-/// A program that tests use, its package, and what is skipped without it.
-const TOOLS: [(&str, &str, &str); 14] = [
+/// A program, its package, and what is skipped without it.
+pub(super) type Tool = (&'static str, &'static str, &'static str);
+
+/// What tests and benchmarks use.
+pub(super) const TESTING: [Tool; 14] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -26,6 +29,13 @@ const TOOLS: [(&str, &str, &str); 14] = [
     ("caddy", "caddy", "scenarios with proxies"),
 ];
 
+/// What packages and images are tried with.
+pub(super) const PACKAGING: [Tool; 3] = [
+    ("dpkg-deb", "dpkg", "the Debian package"),
+    ("lintian", "lintian", "checking the Debian package"),
+    ("skopeo", "skopeo", "reading the container image back"),
+];
+
 /// `apt-get install` of its arguments, while a policy (invoke-rc.d(8)) forbids packages to start what they
 /// bring: tests start their own.
 const INSTALL: &str = "set -e
@@ -38,8 +48,8 @@ fi
 apt-get install -y -qq --no-install-recommends \"$@\"";
 
 /// Installs the programs that are missing; `false` where some still are.
-pub(super) fn install_tools() -> bool {
-    let missing: Vec<_> = TOOLS
+pub(super) fn install_tools(tools: &[Tool]) -> bool {
+    let missing: Vec<_> = tools
         .iter()
         .filter(|(program, ..)| find(program).is_none())
         .collect();

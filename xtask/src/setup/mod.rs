@@ -24,7 +24,7 @@ pub(crate) fn main(_: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Brings what tests and benchmarks need; `false` where they will have to skip some.
 pub(crate) fn everything() -> anyhow::Result<bool> {
-    let tools = apt::install_tools();
+    let tools = apt::install_tools(&apt::TESTING);
     let compiler = kernel_half();
     go::install()?;
     let perfetto = perfetto::install();
@@ -32,6 +32,11 @@ pub(crate) fn everything() -> anyhow::Result<bool> {
         println!("setup: {why:#}; without it traces are not read in Perfetto");
     }
     Ok(tools && compiler && perfetto.is_ok())
+}
+
+/// Brings what packages and images are tried with.
+pub(crate) fn for_packages() {
+    apt::install_tools(&apt::PACKAGING);
 }
 
 /// Brings what compiles the kernel half; `false` where it cannot be had.
