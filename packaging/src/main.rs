@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
         programs,
         epoch,
     } = Arguments::parse();
-    let pages = manual::pages()?;
+    let pages = manual::pages(epoch)?;
     for (name, page) in &pages {
         tree::write(&directory.join("man").join(name), page, 0o644)?;
     }

@@ -8,6 +8,7 @@ use clap_mangen::{
     Man,
     roff::{Roff, bold, roman},
 };
+use jiff::Timestamp;
 
 use crate::VERSION;
 
@@ -102,14 +103,16 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     ("COLUMNS", "The width of reports, from 60 to 120."),
 ];
 
-/// Every page.
-pub(crate) fn pages() -> anyhow::Result<Vec<Page>> {
+/// Every page, dated by a time in seconds since 1970.
+pub(crate) fn pages(epoch: u64) -> anyhow::Result<Vec<Page>> {
+    let at = Timestamp::from_second(i64::try_from(epoch)?)?;
+    let date = at.strftime("%F").to_string();
     let mut command = tracer_user::cli::command().disable_help_subcommand(true);
     command.build();
     let verbs: Vec<String> = names(&command).map(str::to_owned).collect();
-    let mut pages = vec![page(command.clone(), None, &verbs)?];
+    let mut pages = vec![page(command.clone(), None, &verbs, &date)?];
     for verb in command.get_subcommands() {
-        pages.push(page(verb.clone(), Some(verb.get_name()), &verbs)?);
+        pages.push(page(verb.clone(), Some(verb.get_name()), &verbs, &date)?);
     }
     Ok(pages)
 }
@@ -118,8 +121,14 @@ fn names(command: &Command) -> impl Iterator<Item = &str> {
     command.get_subcommands().map(Command::get_name)
 }
 
-fn page(command: Command, verb: Option<&str>, verbs: &[String]) -> anyhow::Result<Page> {
+fn page(
+    command: Command,
+    verb: Option<&str>,
+    verbs: &[String],
+    date: &str,
+) -> anyhow::Result<Page> {
     let man = Man::new(command)
+        .date(date)
         .source(format!("gopulse {VERSION}"))
         .manual("gopulse's manual");
     let mut text = Vec::new();
@@ -192,7 +201,7 @@ mod tests {
     use super::*;
 
     fn text(name: &str) -> anyhow::Result<String> {
-        let pages = pages()?;
+        let pages = pages(1_795_271_490)?;
         let page = pages.into_iter().find(|(file, _)| file == name);
         let (_, text) = page.ok_or_else(|| anyhow::anyhow!("no page {name}"))?;
         Ok(String::from_utf8(text)?)
@@ -220,8 +229,9 @@ mod tests {
     #[test]
     fn the_page_of_the_whole_leads_to_each_verb() -> anyhow::Result<()> {
         let page = text("gopulse.1")?;
-        assert!(page.contains("gopulse\\-diagnose(1)"), "{page}");
+        assert!(page.contains(r"gopulse\-diagnose\fR(1)"), "{page}");
         assert!(page.contains("EXIT STATUS"), "{page}");
+        assert!(page.contains(".TH gopulse 1 2026-11-21 "), "{page}");
         Ok(())
     }
 }
