@@ -9,7 +9,7 @@ use gopulse_tests::turn::is_root;
 use crate::run::{find, run_quietly};
 
 /// A program that tests use, its package, and what is skipped without it.
-const TOOLS: [(&str, &str, &str); 14] = [
+const TOOLS: [(&str, &str, &str); 17] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -24,6 +24,9 @@ const TOOLS: [(&str, &str, &str); 14] = [
     ("nginx", "nginx", "scenarios with proxies"),
     ("haproxy", "haproxy", "scenarios with proxies"),
     ("caddy", "caddy", "scenarios with proxies"),
+    ("prometheus", "prometheus", "healthy services of others"),
+    ("etcd", "etcd-server", "healthy services of others"),
+    ("etcdctl", "etcd-client", "healthy services of others"),
 ];
 
 /// `apt-get install` of its arguments, while a policy (invoke-rc.d(8)) forbids packages to start what they
