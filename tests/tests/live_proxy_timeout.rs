@@ -166,6 +166,33 @@ fn a_gateway_started_by_gopulse_is_watched_from_its_first_connection() -> anyhow
 }
 
 #[test]
+fn a_deadline_that_the_gateways_own_handler_sets_is_named() -> anyhow::Result<()> {
+    let name = "a deadline in the gateway's handler";
+    let Some(_turn) = Turn::take(name, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let patience = draw.millis(500..1000);
+    let upload = slow_upload(&mut draw, patience)?;
+    let upstream = upload.address.to_string();
+    let deadline = go_time(patience);
+    let flags = ["-upstream", &upstream, "-response-header-timeout", "0"];
+    let flags = [&flags[..], &["-deadline", &deadline, "-on-error", "502"]].concat();
+    let gateway = Service::start("gateway", &flags)?;
+    let watch = Watch::diagnose(&["--pid", &gateway.pid()])?;
+    let url = format!("http://{}/upload", gateway.address);
+    let outcomes = services::upload(&url, &["-n", "6", "-large-every", "3"])?;
+    let Verdict { report, .. } = watch.finish()?;
+
+    assert_eq!(failed(&outcomes) as u64, LARGE, "{outcomes:?}");
+    let found = report.only("proxy-timeout")?;
+    found.blames("context deadline", patience)?;
+    assert_eq!(found.count(), Some(LARGE), "{found:?}");
+    assert_eq!(report.rules(), ["proxy-timeout"], "{}", report.titles());
+    Ok(())
+}
+
+#[test]
 fn a_recording_gives_the_same_findings_as_the_run_that_made_it() -> anyhow::Result<()> {
     let name = "a recording gives the same findings";
     let Some(_turn) = Turn::take(name, &[]) else {

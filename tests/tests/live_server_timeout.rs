@@ -130,6 +130,31 @@ fn answers_after_write_timeout_are_thrown_away() -> anyhow::Result<()> {
 }
 
 #[test]
+fn downloads_that_are_cut_off_in_the_middle_name_write_timeout() -> anyhow::Result<()> {
+    let name = "downloads cut off in the middle";
+    let Some(_turn) = Turn::take(name, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let limit = draw.millis(400..900);
+    let limits = Service::start("limits", &["-write-timeout", &go_time(limit)])?;
+    let watch = Watch::diagnose(&["--port", &limits.port()])?;
+    for _ in 0..TIMES {
+        let mut client = Speaker::to(limits.address)?;
+        client.ask("GET", "/", 0)?;
+        let came = client.sip(20_000, draw.millis(8..12));
+        assert!(came < 16 << 20, "{came} bytes are all of it");
+    }
+    let Verdict { report, .. } = watch.finish()?;
+
+    let found = report.only("server-timeout")?;
+    found.blames("net/http.Server.WriteTimeout", limit)?;
+    assert_eq!(found.count(), Some(TIMES), "{}", report.titles());
+    assert_eq!(report.rules(), ["server-timeout"], "{}", report.titles());
+    Ok(())
+}
+
+#[test]
 fn a_timeout_handler_is_named_while_the_handler_works_on() -> anyhow::Result<()> {
     let name = "a TimeoutHandler";
     let Some(_turn) = Turn::take(name, &[]) else {
