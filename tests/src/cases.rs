@@ -105,6 +105,7 @@ pub const CASES: &[Case] = &[
     case("G5", "time.After in a loop that nobody ends", &["goroutine-leak"], "live_leaks::a_loop_over_a_timer_that_nobody_ends_leaks"),
     case("G5", "a body that nobody closes", &["goroutine-leak"], "live_leaks::a_body_that_nobody_closes_leaks_its_connection_and_names_who_asked"),
     case("G6", "everything waits for a slow database", &["slow-response"], "live_database::a_slow_database_is_the_cause_and_no_leak_is_claimed"),
+    case("G6", "everything waits for a pool that is used up", &["slow-response"], "live_pool::a_pool_that_is_used_up_is_told_with_its_limit"),
     healthy("H1", "kept connections under full load", "live_healthy::kept_connections_under_full_load_are_healthy"),
     healthy("H1", "a connection a request under full load", "live_healthy::a_connection_for_every_request_under_full_load_is_healthy"),
     healthy("H1", "a service that computes at full load", "live_slow_cpu::a_service_that_computes_at_full_load_and_answers_in_time_is_healthy"),
@@ -128,6 +129,7 @@ pub const CASES: &[Case] = &[
     healthy("H7", "a pooled client, idle connections closed", "live_reset::a_pooled_client_whose_connections_the_server_closes_is_healthy"),
     healthy("H7", "limits that nobody runs into", "live_server_timeout::limits_that_nobody_runs_into_are_healthy"),
     healthy("H7", "a quick database", "live_database::a_quick_database_is_healthy"),
+    healthy("H7", "a pool that suffices", "live_pool::a_pool_that_suffices_is_healthy"),
     healthy("H7", "a burst that the queue holds", "live_resources::a_burst_that_the_queue_holds_is_healthy"),
     healthy("H7", "a quota that is not used up", "live_cpu::a_quota_that_is_not_used_up_is_healthy_whatever_gomaxprocs_is"),
 ];

@@ -19,6 +19,7 @@ func main() {
 	flag.StringVar(&gateway.OnError, "on-error", "abort",
 		"what a client sees when the upstream fails: abort (the connection ends) or 502")
 	flag.DurationVar(&gateway.Deadline, "deadline", 0, "what the context of each request is given; 0 for none")
+	flag.IntVar(&gateway.MaxConns, "max-conns", 0, "Transport.MaxConnsPerHost; 0 for no limit")
 	flag.BoolVar(&gateway.Traceparent, "traceparent", false, "give each request a traceparent")
 	flag.Parse()
 	tied.ToParent()

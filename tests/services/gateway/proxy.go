@@ -17,6 +17,7 @@ type Gateway struct {
 	ResponseHeaderTimeout time.Duration
 	OnError               string
 	Deadline              time.Duration
+	MaxConns              int
 	Traceparent           bool
 }
 
@@ -33,6 +34,7 @@ func (g Gateway) Handler() http.Handler {
 		Transport: &http.Transport{
 			ResponseHeaderTimeout: g.ResponseHeaderTimeout,
 			MaxIdleConnsPerHost:   16,
+			MaxConnsPerHost:       g.MaxConns,
 		},
 		ErrorHandler: g.upstreamFailed,
 	}
