@@ -29,6 +29,8 @@ pub(super) struct Judged {
     pub(super) took_s: f64,
     /// Of these, how long the host was watched.
     pub(super) watched_s: f64,
+    /// The assertion that did not hold.
+    pub(super) complaint: Option<String>,
     /// Findings that were not expected: severity, rule and title of each.
     pub(super) surplus: Vec<String>,
 }
@@ -129,6 +131,7 @@ fn judge(case: &Case, run: &Run) -> Judged {
         confidence: None,
         took_s: 0.0,
         watched_s: 0.0,
+        complaint: complaint(&run.said).filter(|_| !run.passed),
         surplus: Vec::new(),
     };
     for told in &run.told {
@@ -152,6 +155,22 @@ fn judge(case: &Case, run: &Run) -> Judged {
     judged
 }
 
+/// What a failing test says first: in a line after the one that tells where it panicked, or as an error.
+fn complaint(said: &str) -> Option<String> {
+    const ENOUGH: usize = 160;
+    let mut lines = said.lines();
+    let line = lines.find_map(|line| match line.strip_prefix("Error: ") {
+        Some(error) => Some(error.to_owned()),
+        None => (line.starts_with("thread '") && line.contains("panicked at")).then(String::new),
+    })?;
+    let line = if line.is_empty() {
+        lines.next()?.to_owned()
+    } else {
+        line
+    };
+    Some(line.chars().take(ENOUGH).collect())
+}
+
 /// The bounds between which a rate lies with 95% confidence, seen `right` times of `all` (Wilson 1927,
 /// <https://doi.org/10.1080/01621459.1927.10502953>), as parts of 1.
 pub(super) fn wilson(right: u64, all: u64) -> (f64, f64) {
@@ -170,6 +189,16 @@ pub(super) fn wilson(right: u64, all: u64) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failing_test_says_why_in_a_line() {
+        let said =
+            "running 1 test\nthread 'a' (7) panicked at tests/live_cpu.rs:9:5:\n0.12\nnote: run";
+        assert_eq!(complaint(said).as_deref(), Some("0.12"));
+        let said = "running 1 test\nError: no setting is named\ntest result: FAILED";
+        assert_eq!(complaint(said).as_deref(), Some("no setting is named"));
+        assert_eq!(complaint("test result: ok"), None);
+    }
 
     #[test]
     fn a_rate_is_known_the_better_the_more_runs_there_were() {

@@ -151,12 +151,13 @@ fn wrong(tallies: &[Tally]) -> String {
     for tally in tallies {
         let case = tally.case;
         for judged in tally.verdicts.iter().filter(|judged| !judged.right) {
-            let why = if judged.surplus.is_empty() && judged.found == case.expected {
-                "the rule is right, a fact that it must name is not".to_owned()
-            } else if judged.surplus.is_empty() {
+            let why = if !judged.surplus.is_empty() {
+                judged.surplus.join("; ")
+            } else if judged.found != case.expected {
                 "missed".to_owned()
             } else {
-                judged.surplus.join("; ")
+                let what = judged.complaint.as_deref().unwrap_or("not said");
+                format!("the rule is right, a fact is not: {what}")
             };
             let _ = writeln!(wrong, "- {} {}: {why}", case.id, case.what);
         }
