@@ -1,8 +1,15 @@
 //! Runs the tool.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     process::{Ended, Process, run},
@@ -33,14 +40,28 @@ pub fn ended(arguments: &[&str]) -> anyhow::Result<Ended> {
     run(&mut gopulse(arguments)?, PATIENCE)
 }
 
-/// `diagnose` of something at rest, such as a recording.
+/// `diagnose` of something at rest, such as a recording, or of a target for as long as it is told.
 ///
 /// # Errors
 ///
 /// It gives no verdict.
 pub fn diagnose(source: &[&str]) -> anyhow::Result<Verdict> {
     let arguments = [&["diagnose", "--format", "json"], source].concat();
-    Verdict::of(ended(&arguments)?)
+    let began = Instant::now();
+    Verdict::of(ended(&arguments)?, began)
+}
+
+/// Names a file that is to have every verdict, a [`Told`] a line: how `cargo xtask scenarios` learns what
+/// the tests that it runs were told.
+pub const VERDICTS: &str = "GOPULSE_VERDICTS";
+
+/// A verdict, as a line of that file.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Told {
+    /// What passed between the command and its verdict, in seconds.
+    pub took_s: f64,
+    /// The report.
+    pub report: Report,
 }
 
 /// What a run of `diagnose` came to.
@@ -55,13 +76,31 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn of(ended: Ended) -> anyhow::Result<Self> {
+    /// Nothing at warning or above was told.
+    ///
+    /// # Panics
+    ///
+    /// Something was.
+    pub fn assert_healthy(&self) {
+        let alarms = self.report.alarms();
+        assert!(alarms.is_empty(), "{}", self.report.titles());
+        assert_eq!(self.status, 0, "{}", self.stderr);
+    }
+
+    fn of(ended: Ended, began: Instant) -> anyhow::Result<Self> {
+        let took_s = began.elapsed().as_secs_f64();
         let report = Report::parse(&ended.stdout).with_context(|| {
             format!(
                 "gopulse exited with {} and said: {}",
                 ended.status, ended.stderr
             )
         })?;
+        let told = Told { took_s, report };
+        if let Some(file) = env::var_os(VERDICTS) {
+            let mut file = OpenOptions::new().create(true).append(true).open(file)?;
+            writeln!(file, "{}", serde_json::to_string(&told)?)?;
+        }
+        let report = told.report;
         Ok(Self {
             status: ended.status,
             report,
@@ -71,7 +110,10 @@ impl Verdict {
 }
 
 /// A run that watches.
-pub struct Watch(Process);
+pub struct Watch {
+    process: Process,
+    began: Instant,
+}
 
 impl Watch {
     /// `diagnose` of these targets, for longer than any scenario takes.
@@ -100,6 +142,7 @@ impl Watch {
     ///
     /// It ends instead.
     pub fn run(command: &mut Command) -> anyhow::Result<Self> {
+        let began = Instant::now();
         let mut process = Process::start(command)?;
         let mut hooks = Settled::default();
         wait::until("gopulse's hooks", PATIENCE, || {
@@ -109,12 +152,12 @@ impl Watch {
             }
             Ok(hooks.settle(now).then_some(()))
         })?;
-        Ok(Self(process))
+        Ok(Self { process, began })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.0.pid()
+        self.process.pid()
     }
 
     /// Ctrl-C, and the verdict.
@@ -123,7 +166,7 @@ impl Watch {
     ///
     /// There is none.
     pub fn finish(self) -> anyhow::Result<Verdict> {
-        self.0.interrupt()?;
+        self.process.interrupt()?;
         self.verdict()
     }
 
@@ -133,7 +176,8 @@ impl Watch {
     ///
     /// There is none.
     pub fn verdict(self) -> anyhow::Result<Verdict> {
-        Verdict::of(self.end()?)
+        let began = self.began;
+        Verdict::of(self.end()?, began)
     }
 
     /// Ctrl-C, and its end.
@@ -142,12 +186,12 @@ impl Watch {
     ///
     /// It does not end.
     pub fn stop(self) -> anyhow::Result<Ended> {
-        self.0.interrupt()?;
+        self.process.interrupt()?;
         self.end()
     }
 
     fn end(self) -> anyhow::Result<Ended> {
-        self.0.wait(PATIENCE)
+        self.process.wait(PATIENCE)
     }
 }
 

@@ -5,10 +5,12 @@
 //! What always holds: whatever a scenario starts or makes is gone when it ends, also when it fails,
 //! and nothing sleeps where it can [`wait`] for a condition.
 
+pub mod cases;
 pub mod cgroup;
 pub mod draw;
 pub mod gopulse;
 pub mod http;
+pub mod native;
 pub mod netns;
 pub mod packets;
 pub mod process;

@@ -6,10 +6,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A report.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Report(Value);
 
 impl Report {
@@ -71,6 +72,16 @@ impl Report {
         alarms.filter(|found| found.caused_by().is_none()).collect()
     }
 
+    /// The rules that these are of.
+    pub fn rules(&self) -> Vec<&str> {
+        self.stories().iter().map(Finding::rule).collect()
+    }
+
+    /// How long the host was watched, in seconds.
+    pub fn watched_s(&self) -> f64 {
+        self.0["source"]["duration_s"].as_f64().unwrap_or_default()
+    }
+
     /// What the kernel could not hand over.
     pub fn events_lost(&self) -> Option<u64> {
         self.0["losses"]["events_lost"].as_u64()
@@ -112,7 +123,7 @@ impl Report {
                     found.severity(),
                     found.rule(),
                     found.caused_by(),
-                    found.0["title"]
+                    found.title()
                 )
             })
             .collect()
@@ -142,6 +153,11 @@ impl<'a> Finding<'a> {
     /// The rule's id.
     pub fn rule(&self) -> &'a str {
         self.text(&["rule"])
+    }
+
+    /// What it says in a line.
+    pub fn title(&self) -> &'a str {
+        self.text(&["title"])
     }
 
     /// `critical`, `warning` or `info`.

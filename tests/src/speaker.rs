@@ -74,6 +74,17 @@ impl Speaker {
         }
     }
 
+    /// Reads an answer piece by piece, with a pause after each, until it ends; how many bytes came.
+    pub fn sip(&mut self, piece: usize, pause: Duration) -> usize {
+        let mut piece = vec![0; piece];
+        let mut all = 0;
+        while let Ok(length @ 1..) = self.connection.read(&mut piece) {
+            all += length;
+            sleep(pause);
+        }
+        all
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors

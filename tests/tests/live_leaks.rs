@@ -11,7 +11,6 @@ use gopulse_tests::{
     draw::Draw,
     gopulse::{Verdict, Watch},
     http::Asked,
-    report::Report,
     services::{Service, go_time},
     turn::Turn,
 };
@@ -67,18 +66,15 @@ fn assert_leaks(path: &str, wants: &[&str]) -> anyhow::Result<()> {
     assert!(found.count() >= Some(number / 2), "{number}: {found:?}");
     let growth = found.measured("growth_per_s").unwrap_or_default();
     assert!(growth > 1.0, "{found:?}");
-    let stories: Vec<_> = report.stories().iter().map(|found| found.rule()).collect();
-    assert_eq!(stories, ["goroutine-leak"], "{}", report.titles());
+    assert_eq!(report.rules(), ["goroutine-leak"], "{}", report.titles());
     assert_eq!(status, 1);
     Ok(())
 }
 
 fn assert_healthy(scenario: &str, path: &str, flags: &[&str]) -> anyhow::Result<()> {
-    let Some((Verdict { status, report, .. }, _)) = leaky(scenario, path, flags)? else {
-        return Ok(());
-    };
-    assert!(report.alarms().is_empty(), "{}", report.titles());
-    assert_eq!(status, 0);
+    if let Some((verdict, _)) = leaky(scenario, path, flags)? {
+        verdict.assert_healthy();
+    }
     Ok(())
 }
 
@@ -141,10 +137,6 @@ fn clients(server: SocketAddr, path: &str, number: u64) -> anyhow::Result<Vec<As
     (0..number).map(|_| Asked::get(server, path)).collect()
 }
 
-fn rules(report: &Report) -> Vec<&str> {
-    report.stories().iter().map(|found| found.rule()).collect()
-}
-
 #[test]
 fn a_lock_held_over_something_slow_is_told_with_holder_and_queue() -> anyhow::Result<()> {
     let name = "a lock held over something slow";
@@ -168,7 +160,7 @@ fn a_lock_held_over_something_slow_is_told_with_holder_and_queue() -> anyhow::Re
     assert!(found.mentions("main.(*Ledger).write"), "{found:?}");
     assert!(found.mentions("likely"), "{found:?}");
     assert!(found.count() >= Some(8), "{found:?}");
-    assert_eq!(rules(&report), ["lock-contention"], "{}", report.titles());
+    assert_eq!(report.rules(), ["lock-contention"], "{}", report.titles());
     assert_eq!(status, 1);
     Ok(())
 }
@@ -192,10 +184,7 @@ fn a_lock_that_is_taken_for_no_time_is_healthy() -> anyhow::Result<()> {
         }
     }
     drop(many);
-    let Verdict { status, report, .. } = watch.finish()?;
-
-    assert!(report.alarms().is_empty(), "{}", report.titles());
-    assert_eq!(status, 0);
+    watch.finish()?.assert_healthy();
     Ok(())
 }
 
@@ -223,7 +212,7 @@ fn two_locks_in_opposite_order_are_a_deadlock() -> anyhow::Result<()> {
     assert_eq!(found.comm(), "ledger");
     assert!(found.mentions("main.Transfer"), "{found:?}");
     assert_eq!(found.count(), Some(clients), "{found:?}");
-    assert_eq!(rules(&report), ["deadlock"], "{}", report.titles());
+    assert_eq!(report.rules(), ["deadlock"], "{}", report.titles());
     assert_eq!(status, 1);
     Ok(())
 }

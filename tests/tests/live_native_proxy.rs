@@ -1,86 +1,32 @@
 //! N3: proxies that are not ours, in front of a Go service, give up on it after a time of their own. The
 //! time is told, from the waits alone, and no Go setting is invented for a C program.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::Context as _;
 use gopulse_tests::{
     draw::Draw,
     gopulse::{Verdict, Watch},
-    process::Process,
+    native::{self, Native},
     report::Finding,
     services::{self, Service, go_time},
     turn::Turn,
-    wait,
 };
 
 /// Give-ups of each scenario; equal waits are believed from three on.
 const LARGE: u64 = 4;
 
-/// A proxy in the foreground, with its configuration.
-struct Proxy {
-    process: Process,
-    address: SocketAddr,
-    _directory: tempfile::TempDir,
+type Proxy = fn(&str, &str) -> anyhow::Result<Native>;
+
+/// Each waits for an upstream this long, in milliseconds.
+fn nginx(upstream: &str, patience: &str) -> anyhow::Result<Native> {
+    native::nginx(
+        "",
+        "location / { proxy_pass http://{upstream}; proxy_read_timeout {patience}ms; }",
+        &[("{upstream}", upstream), ("{patience}", patience)],
+    )
 }
 
-impl Proxy {
-    /// Starts `command` on a configuration file; `{listen}`, `{upstream}`, `{patience}` (in milliseconds)
-    /// and `{directory}` stand for what differs.
-    fn start(
-        mut command: Command,
-        (file, configuration): (&str, &str),
-        upstream: SocketAddr,
-        patience: Duration,
-    ) -> anyhow::Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let path = directory.path();
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let directory_name = path.to_str().context("a path that is no text")?;
-        let configuration = configuration
-            .replace("{listen}", &address.to_string())
-            .replace("{upstream}", &upstream.to_string())
-            .replace("{patience}", &patience.as_millis().to_string())
-            .replace("{directory}", directory_name);
-        fs::write(path.join(file), configuration)?;
-        command.arg(path.join(file)).env("HOME", path);
-        let process = Process::start(&mut command)?;
-        let answers = || Ok(TcpStream::connect(address).ok());
-        wait::until("the proxy", Duration::from_secs(10), answers)
-            .with_context(|| process.stderr())?;
-        Ok(Self {
-            process,
-            address,
-            _directory: directory,
-        })
-    }
-}
-
-fn nginx(upstream: SocketAddr, patience: Duration) -> anyhow::Result<Proxy> {
-    let mut command = Command::new("nginx");
-    command.args(["-e", "stderr", "-g", "daemon off;", "-c"]);
-    let configuration = "user root; master_process off; pid {directory}/pid; error_log stderr;
-        events {}
-        http {
-            access_log off; client_body_temp_path {directory}; proxy_temp_path {directory};
-            fastcgi_temp_path {directory}; uwsgi_temp_path {directory}; scgi_temp_path {directory};
-            client_max_body_size 10m;
-            server {
-                listen {listen};
-                location / { proxy_pass http://{upstream}; proxy_read_timeout {patience}ms; }
-            }
-        }";
-    Proxy::start(command, ("nginx.conf", configuration), upstream, patience)
-}
-
-fn haproxy(upstream: SocketAddr, patience: Duration) -> anyhow::Result<Proxy> {
-    let mut command = Command::new("haproxy");
-    command.args(["-db", "-f"]);
+fn haproxy(upstream: &str, patience: &str) -> anyhow::Result<Native> {
     let configuration = "defaults
     mode http
     timeout connect 5s
@@ -92,32 +38,27 @@ frontend front
 backend back
     server upload {upstream}
 ";
-    Proxy::start(command, ("haproxy.cfg", configuration), upstream, patience)
+    Native::start(
+        &["haproxy", "-db", "-f", "{file}"],
+        ("haproxy.cfg", configuration),
+        &[("{upstream}", upstream), ("{patience}", patience)],
+    )
 }
 
-fn caddy(upstream: SocketAddr, patience: Duration) -> anyhow::Result<Proxy> {
-    let mut command = Command::new("caddy");
-    command.args(["run", "--adapter", "caddyfile", "--config"]);
-    let configuration = "{
-    admin off
-    auto_https off
-}
-http://{listen} {
-    reverse_proxy {upstream} {
+fn caddy(upstream: &str, patience: &str) -> anyhow::Result<Native> {
+    let site = "    reverse_proxy {upstream} {
         transport http {
             response_header_timeout {patience}ms
         }
-    }
-}
-";
-    Proxy::start(command, ("Caddyfile", configuration), upstream, patience)
+    }";
+    native::caddy(site, &[("{upstream}", upstream), ("{patience}", patience)])
 }
 
 /// Watches large uploads through a proxy that waits less than they take, small ones among them.
 fn gives_up(
     name: &str,
     program: &str,
-    proxy: fn(SocketAddr, Duration) -> anyhow::Result<Proxy>,
+    proxy: Proxy,
     judge: impl Fn(&Finding<'_>, Duration),
 ) -> anyhow::Result<()> {
     let Some(_turn) = Turn::take(name, &[program]) else {
@@ -127,8 +68,9 @@ fn gives_up(
     let patience = draw.millis(500..1200);
     let delay = patience + draw.millis(300..600);
     let upload = Service::start("upload", &["-large-delay", &go_time(delay)])?;
-    let proxy = proxy(upload.address, patience)?;
-    let watch = Watch::diagnose(&["--pid", &proxy.process.pid().to_string()])?;
+    let milliseconds = patience.as_millis().to_string();
+    let proxy = proxy(&upload.address.to_string(), &milliseconds)?;
+    let watch = Watch::diagnose(&["--port", &proxy.port()])?;
     let url = format!("http://{}/upload", proxy.address);
     // The last one is small: when it is answered, the proxy has closed all that it gave up on.
     let outcomes = services::upload(&url, &["-n", "9", "-large-every", "2"])?;
@@ -142,7 +84,7 @@ fn gives_up(
     let waited = found.measured("waited_s").unwrap_or_default();
     let drawn = patience.as_secs_f64();
     assert!((drawn - 0.01..drawn + 0.06).contains(&waited), "{found:?}");
-    assert_eq!(report.stories().len(), 1, "{}", report.titles());
+    assert_eq!(report.rules(), ["proxy-timeout"], "{}", report.titles());
     assert_eq!(status, 1);
     judge(&found, patience);
     Ok(())

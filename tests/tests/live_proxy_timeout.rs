@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use gopulse_tests::{
     draw::Draw,
     gopulse::{self, Verdict, Watch},
+    native,
     process::Process,
     report::Report,
     services::{self, Outcome, Service, go_time},
@@ -75,8 +76,7 @@ fn assert_the_gateway_is_blamed(report: &Report, patience: Duration) -> anyhow::
     assert_eq!(found.comm(), "gateway");
     assert_eq!(found.count(), Some(LARGE), "small uploads are left alone");
     assert_eq!(found.caused_by(), None);
-    let stories: Vec<_> = report.stories().iter().map(|found| found.rule()).collect();
-    assert_eq!(stories, ["proxy-timeout"], "{}", report.titles());
+    assert_eq!(report.rules(), ["proxy-timeout"], "{}", report.titles());
     Ok(())
 }
 
@@ -138,7 +138,7 @@ fn a_gateway_started_by_gopulse_is_watched_from_its_first_connection() -> anyhow
     let mut draw = Draw::new(name);
     let patience = draw.millis(500..1000);
     let upload = slow_upload(&mut draw, patience)?;
-    let address = format!("127.0.0.1:{}", free_port()?);
+    let address = native::free_port()?.to_string();
     let gateway = services::program("gateway")?;
     let watch = Watch::diagnose(&[
         "--",
@@ -163,6 +163,33 @@ fn a_gateway_started_by_gopulse_is_watched_from_its_first_connection() -> anyhow
     assert_eq!(failed(&outcomes) as u64, LARGE, "{outcomes:?}");
     assert_eq!(status, 1);
     assert_the_gateway_is_blamed(&report, patience)
+}
+
+#[test]
+fn a_deadline_that_the_gateways_own_handler_sets_is_named() -> anyhow::Result<()> {
+    let name = "a deadline in the gateway's handler";
+    let Some(_turn) = Turn::take(name, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let patience = draw.millis(500..1000);
+    let upload = slow_upload(&mut draw, patience)?;
+    let upstream = upload.address.to_string();
+    let deadline = go_time(patience);
+    let flags = ["-upstream", &upstream, "-response-header-timeout", "0"];
+    let flags = [&flags[..], &["-deadline", &deadline, "-on-error", "502"]].concat();
+    let gateway = Service::start("gateway", &flags)?;
+    let watch = Watch::diagnose(&["--pid", &gateway.pid()])?;
+    let url = format!("http://{}/upload", gateway.address);
+    let outcomes = services::upload(&url, &["-n", "6", "-large-every", "3"])?;
+    let Verdict { report, .. } = watch.finish()?;
+
+    assert_eq!(failed(&outcomes) as u64, LARGE, "{outcomes:?}");
+    let found = report.only("proxy-timeout")?;
+    found.blames("context deadline", patience)?;
+    assert_eq!(found.count(), Some(LARGE), "{found:?}");
+    assert_eq!(report.rules(), ["proxy-timeout"], "{}", report.titles());
+    Ok(())
 }
 
 #[test]
@@ -199,11 +226,10 @@ fn small_uploads_alone_are_healthy() -> anyhow::Result<()> {
     let scene = Scene::set(&mut Draw::new(name), "abort")?;
     let watch = Watch::diagnose(&["--port", &scene.gateway.port()])?;
     let outcomes = services::upload(&scene.url(), &["-n", "40", "-interval", "20ms"])?;
-    let Verdict { status, report, .. } = watch.finish()?;
+    let verdict = watch.finish()?;
 
     assert_eq!(failed(&outcomes), 0, "{outcomes:?}");
-    assert!(report.alarms().is_empty(), "{}", report.titles());
-    assert_eq!(status, 0);
+    verdict.assert_healthy();
     Ok(())
 }
 
@@ -269,10 +295,4 @@ fn live_report(recording: &Path) -> anyhow::Result<Report> {
     let report = recording.join("report.json");
     let text = fs::read_to_string(&report).with_context(|| format!("no {}", report.display()))?;
     Report::parse(&text)
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.port())
 }

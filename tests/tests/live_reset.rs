@@ -6,7 +6,6 @@ use gopulse_tests::{
     draw::Draw,
     gopulse::{Verdict, Watch},
     process::Process,
-    report::Report,
     services::{self, Service, go_time},
     speaker::{Heard, Speaker},
     turn::Turn,
@@ -35,14 +34,6 @@ fn asked(
     Ok(Some((watch.finish()?, heard)))
 }
 
-fn stories(report: &Report) -> Vec<String> {
-    let stories = report.stories();
-    stories
-        .iter()
-        .map(|found| found.rule().to_owned())
-        .collect()
-}
-
 #[test]
 fn a_panic_is_told_with_its_line() -> anyhow::Result<()> {
     for (path, line) in [
@@ -54,7 +45,7 @@ fn a_panic_is_told_with_its_line() -> anyhow::Result<()> {
         };
         assert!(!heard.contains(&Heard::Status(200)), "{heard:?}");
         assert_eq!(status, 1);
-        assert_eq!(stories(&report), ["empty-response"], "{}", report.titles());
+        assert_eq!(report.rules(), ["empty-response"], "{}", report.titles());
         let empty = report.only("empty-response")?;
         assert_eq!(empty.count(), Some(2));
         assert!(
@@ -84,12 +75,7 @@ fn a_close_with_linger_0_names_the_line() -> anyhow::Result<()> {
         return Ok(());
     };
     assert_eq!(heard, vec![Heard::Reset; 3]);
-    assert_eq!(
-        stories(&report),
-        ["connection-reset"],
-        "{}",
-        report.titles()
-    );
+    assert_eq!(report.rules(), ["connection-reset"], "{}", report.titles());
     let reset = report.only("connection-reset")?;
     assert_eq!(reset.comm(), "shop");
     assert_eq!(reset.count(), Some(3));
@@ -104,12 +90,7 @@ fn a_close_with_data_unread_names_the_line() -> anyhow::Result<()> {
         return Ok(());
     };
     assert_eq!(heard, vec![Heard::Reset; 3]);
-    assert_eq!(
-        stories(&report),
-        ["connection-reset"],
-        "{}",
-        report.titles()
-    );
+    assert_eq!(report.rules(), ["connection-reset"], "{}", report.titles());
     let reset = report.only("connection-reset")?;
     assert_eq!(reset.count(), Some(3));
     assert!(reset.mentions("main.Shop.unread"), "{reset:?}");
@@ -134,12 +115,7 @@ fn an_upstream_that_resets_is_the_cause_of_the_gateways_empty_reply() -> anyhow:
     }
     let Verdict { report, .. } = watch.finish()?;
 
-    assert_eq!(
-        stories(&report),
-        ["connection-reset"],
-        "{}",
-        report.titles()
-    );
+    assert_eq!(report.rules(), ["connection-reset"], "{}", report.titles());
     let mut empties = report.of("empty-response").into_iter();
     assert!(
         empties.any(|empty| empty.comm() == "gateway" && empty.caused_by().is_some()),
@@ -173,7 +149,7 @@ fn posts_that_cross_the_close_of_an_idle_connection_name_both_idle_times() -> an
     let Verdict { report, .. } = watch.finish()?;
 
     assert!(lost > 0);
-    assert_eq!(stories(&report), ["keepalive-race"], "{}", report.titles());
+    assert_eq!(report.rules(), ["keepalive-race"], "{}", report.titles());
     let race = report.only("keepalive-race")?;
     race.blames("net/http.Server.IdleTimeout", idle)?;
     assert_eq!(race.count(), Some(lost));
@@ -194,16 +170,16 @@ fn a_pooled_client_whose_connections_the_server_closes_is_healthy() -> anyhow::R
     let watch = Watch::diagnose(&["--port", &shop.port()])?;
     let url = format!("http://{}/upload", shop.address);
     let outcomes = services::upload(&url, &["-n", "10", "-interval", &go_time(pause)])?;
-    let Verdict { report, .. } = watch.finish()?;
+    let verdict = watch.finish()?;
 
     assert!(outcomes.iter().all(|outcome| outcome.status == 200));
-    assert!(report.alarms().is_empty(), "{}", report.titles());
+    verdict.assert_healthy();
     Ok(())
 }
 
 #[test]
-fn a_rolling_restart_is_healthy() -> anyhow::Result<()> {
-    let name = "a rolling restart";
+fn a_service_that_shuts_down_is_healthy() -> anyhow::Result<()> {
+    let name = "a service that shuts down";
     let Some(_turn) = Turn::take(name, &[]) else {
         return Ok(());
     };
@@ -225,9 +201,7 @@ fn a_rolling_restart_is_healthy() -> anyhow::Result<()> {
     for client in &mut clients {
         assert_eq!(client.hear()?, Heard::Nothing);
     }
-    let Verdict { report, .. } = watch.finish()?;
-
-    assert!(report.alarms().is_empty(), "{}", report.titles());
+    watch.finish()?.assert_healthy();
     Ok(())
 }
 
@@ -249,8 +223,6 @@ fn clients_that_leave_are_healthy() -> anyhow::Result<()> {
         drop(Speaker::to(shop.address)?);
     }
     sleep(Duration::from_millis(600));
-    let Verdict { report, .. } = watch.finish()?;
-
-    assert!(report.alarms().is_empty(), "{}", report.titles());
+    watch.finish()?.assert_healthy();
     Ok(())
 }

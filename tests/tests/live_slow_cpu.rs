@@ -65,12 +65,6 @@ fn record(service: &Service, into: &Path) -> anyhow::Result<Watch> {
     Watch::start(&["record", "--pid", &service.pid(), "-d", "60s", "-o", path])
 }
 
-fn assert_nobody_is_accused(verdict: &Verdict) {
-    let Verdict { status, report, .. } = verdict;
-    assert!(report.alarms().is_empty(), "{}", report.titles());
-    assert_eq!(*status, 0);
-}
-
 /// As many as there are CPUs.
 fn all_cpus() -> anyhow::Result<String> {
     Ok(thread::available_parallelism()?.to_string())
@@ -88,7 +82,7 @@ fn a_batch_job_in_go_that_uses_every_cpu_is_healthy() -> anyhow::Result<()> {
         return Ok(());
     };
     let burner = Service::start("burner", &["-batch", &all_cpus()?])?;
-    assert_nobody_is_accused(&left_alone(&["--pid", &burner.pid()])?);
+    left_alone(&["--pid", &burner.pid()])?.assert_healthy();
     Ok(())
 }
 
@@ -107,7 +101,7 @@ fn a_batch_job_of_shells_that_uses_every_cpu_is_healthy() -> anyhow::Result<()> 
         shells.push(shell);
     }
     let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-    assert_nobody_is_accused(&left_alone(&targets)?);
+    left_alone(&targets)?.assert_healthy();
     Ok(())
 }
 
@@ -126,7 +120,7 @@ fn a_service_that_computes_a_little_for_each_request_is_healthy() -> anyhow::Res
     pace.args(["-connections", "4"]);
     let ended = run(&mut pace, Duration::from_secs(40))?;
     anyhow::ensure!(ended.status == 0, "pace failed: {}", ended.stderr);
-    assert_nobody_is_accused(&watch.finish()?);
+    watch.finish()?.assert_healthy();
     Ok(())
 }
 
@@ -141,6 +135,6 @@ fn a_service_that_computes_at_full_load_and_answers_in_time_is_healthy() -> anyh
     let watch = Watch::diagnose(&["--pid", &burner.pid()])?;
     let url = format!("http://{}/page", burner.address);
     succeed(Command::new("wrk").args(["-t1", "-c8", "-d3s"]).arg(url))?;
-    assert_nobody_is_accused(&watch.finish()?);
+    watch.finish()?.assert_healthy();
     Ok(())
 }

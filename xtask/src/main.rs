@@ -10,6 +10,7 @@ mod dist;
 mod fuzz;
 mod lint;
 mod run;
+mod scenarios;
 mod setup;
 mod test;
 
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run every test: units, command line, live scenarios.
     Test(test::Arguments),
+    /// Reproduce every case, several times, and tell how often the verdict is right.
+    Scenarios(scenarios::Arguments),
     /// Check formatting, clippy's lints, and the rules of the house.
     Lint(lint::Arguments),
     /// Give the parsers of bytes from outside whatever breaks them.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => build_ebpf::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::Scenarios(arguments) => scenarios::main(&arguments),
         Command::Lint(arguments) => lint::main(&arguments),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),

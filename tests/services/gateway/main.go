@@ -18,6 +18,8 @@ func main() {
 		"Transport.ResponseHeaderTimeout; 0 waits for ever")
 	flag.StringVar(&gateway.OnError, "on-error", "abort",
 		"what a client sees when the upstream fails: abort (the connection ends) or 502")
+	flag.DurationVar(&gateway.Deadline, "deadline", 0, "what the context of each request is given; 0 for none")
+	flag.IntVar(&gateway.MaxConns, "max-conns", 0, "Transport.MaxConnsPerHost; 0 for no limit")
 	flag.BoolVar(&gateway.Traceparent, "traceparent", false, "give each request a traceparent")
 	flag.Parse()
 	tied.ToParent()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"log"
@@ -15,13 +16,15 @@ type Gateway struct {
 	Upstream              string
 	ResponseHeaderTimeout time.Duration
 	OnError               string
+	Deadline              time.Duration
+	MaxConns              int
 	Traceparent           bool
 }
 
 // Handler gives the proxy.
 func (g Gateway) Handler() http.Handler {
 	upstream := &url.URL{Scheme: "http", Host: g.Upstream}
-	return &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(upstream)
 			if g.Traceparent {
@@ -31,9 +34,18 @@ func (g Gateway) Handler() http.Handler {
 		Transport: &http.Transport{
 			ResponseHeaderTimeout: g.ResponseHeaderTimeout,
 			MaxIdleConnsPerHost:   16,
+			MaxConnsPerHost:       g.MaxConns,
 		},
 		ErrorHandler: g.upstreamFailed,
 	}
+	if g.Deadline == 0 {
+		return proxy
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), g.Deadline)
+		defer cancel()
+		proxy.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 func (g Gateway) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {

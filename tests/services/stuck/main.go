@@ -3,7 +3,10 @@
 package main
 
 import (
+	"crypto/sha1"
+	"encoding/base64"
 	"flag"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -27,6 +30,7 @@ func main() {
 	http.HandleFunc("/lock", func(w http.ResponseWriter, r *http.Request) { board.Count() })
 	http.HandleFunc("/group", func(w http.ResponseWriter, r *http.Request) { board.Gather() })
 	http.HandleFunc("/poll", poll)
+	http.HandleFunc("/socket", socket)
 
 	listener := serve.Listen(*address)
 	if *accepts > 0 {
@@ -42,6 +46,19 @@ func poll(w http.ResponseWriter, r *http.Request) {
 	case <-time.After(time.Hour):
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// socket is a websocket on which nothing is said but what its client says (RFC 6455, 4.2.2).
+func socket(w http.ResponseWriter, r *http.Request) {
+	key := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	connection, said, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		log.Panic(err)
+	}
+	defer connection.Close()
+	fmt.Fprintf(connection, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"+
+		"Connection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(key[:]))
+	io.Copy(io.Discard, said)
 }
 
 // A Board has a fault in each of its methods.

@@ -4,7 +4,7 @@
 //! process that ends; requests that met a closing connection; and what another rule has the reason of.
 //! A client that leaves by RST is named, and is worth no more than knowing.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
     event::{Pid, Role},
@@ -24,7 +24,7 @@ use super::{
         telling::{Timeline, what, wireshark_filter},
     },
     own_code::brief,
-    wording::{bytes, count, times},
+    wording::{bytes, count, seconds, times},
 };
 
 /// What resets are told together by.
@@ -229,14 +229,26 @@ impl<'r, 'm> Told<'r, 'm> {
                 self.server, self.client
             ),
             By::Client => format!(
-                "{} reset {number} while {} was at work on the answer",
-                self.client, self.server
+                "{} {} {number} while {} was at work on the answer",
+                self.client,
+                match self.example.cause {
+                    Cause::ClosedBefore => "left",
+                    _ => "reset",
+                },
+                self.server
             ),
             By::Between => format!(
                 "something between {} and {} reset {number} with {flight}",
                 self.client, self.server
             ),
         }
+    }
+
+    /// How long the client waited, from its request to its leaving.
+    fn patience(&self) -> Option<Duration> {
+        let left = self.example.connection.peer_closed?;
+        let exchange = self.example.exchange.as_ref()?;
+        Some(left.since(exchange.request_ended))
     }
 
     fn explanation(&self) -> String {
@@ -262,6 +274,13 @@ impl<'r, 'm> Told<'r, 'm> {
                 "The kernel of {server}'s host sent RST by itself, and calls the reason {word}."
             ),
             (By::Server, Cause::Unseen) => format!("{server} sent RST; why was not to be seen."),
+            (By::Client, Cause::ClosedBefore) => format!(
+                "The client closed the connection{} while {server} was at work on the answer, and its kernel answered what was sent then with RST. That is how a client leaves that has waited long enough.",
+                self.patience().map_or_else(String::new, |waited| format!(
+                    " {} after its request",
+                    seconds(waited)
+                ))
+            ),
             (By::Client, _) => format!(
                 "The client sent RST while {server} was at work on the answer. That is how a client leaves that does not want it any more: it closed with data unread, or its process ended."
             ),
@@ -364,6 +383,11 @@ impl<'r, 'm> Told<'r, 'm> {
             "close",
             || format!("{} closes the connection", self.server),
         );
+        if (reset.by, &reset.cause) == (By::Client, &Cause::ClosedBefore) {
+            timeline.add_if(connection.peer_closed, "left", || {
+                format!("{} closes the connection", connection.remote)
+            });
+        }
         let detail = match reset.by {
             By::Server => {
                 let word = connection

@@ -81,6 +81,7 @@ const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     connection_reset::find,
     empty_response::find,
     stalled_transfer::find,
+    slow_response::pool::find,
     slow_response::find,
 ];
 

@@ -25,6 +25,7 @@ use std::{
 
 use gopulse_tests::{services::Service, turn::is_root};
 use load::{Load, Measured};
+pub(crate) use table::median;
 use tool::Tool;
 
 use crate::{run::release_gopulse, setup};

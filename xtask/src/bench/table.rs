@@ -76,7 +76,7 @@ pub(super) fn spread(values: impl Iterator<Item = f64>) -> String {
     format!("{:.2} ({lowest:.2}–{highest:.2})", middle(&values))
 }
 
-pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     middle(&sorted(values))
 }
 

@@ -12,7 +12,7 @@ use crate::run::{find, run_quietly};
 pub(super) type Tool = (&'static str, &'static str, &'static str);
 
 /// What tests and benchmarks use.
-pub(super) const TESTING: [Tool; 14] = [
+pub(super) const TESTING: [Tool; 17] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -27,6 +27,9 @@ pub(super) const TESTING: [Tool; 14] = [
     ("nginx", "nginx", "scenarios with proxies"),
     ("haproxy", "haproxy", "scenarios with proxies"),
     ("caddy", "caddy", "scenarios with proxies"),
+    ("prometheus", "prometheus", "healthy services of others"),
+    ("etcd", "etcd-server", "healthy services of others"),
+    ("etcdctl", "etcd-client", "healthy services of others"),
 ];
 
 /// What packages and images are tried with.

@@ -72,6 +72,8 @@ struct Churn<'m> {
     connecting: f64,
     opener: Option<Opener<'m>>,
     reason: Reason,
+    /// The process is a program of Go.
+    go: bool,
 }
 
 /// Adds a case for each process and address.
@@ -140,6 +142,10 @@ impl<'m> Churn<'m> {
             opener: Opener::of(scene.model, short.iter().copied())
                 .or_else(|| Opener::by_calls(scene.model, pid, remote)),
             reason: Reason::of(&short),
+            go: scene
+                .model
+                .process(pid)
+                .is_some_and(|process| process.about.go_version.is_some()),
             short,
         })
     }
@@ -207,13 +213,12 @@ impl<'m> Churn<'m> {
         let model = scene.model;
         let process = model.process(self.pid).map(|process| &process.about);
         let target = process.is_some_and(|about| about.relation == Relation::Target);
-        let go = process.is_some_and(|about| about.go_version.is_some());
         let storm = self.per_second >= STORM;
         let dear = self.connecting >= DEAR && self.per_second >= FOR_EACH_MESSAGE;
         let own =
             self.opener.is_some() && self.reason.is_ours() && self.per_second >= FOR_EACH_MESSAGE;
         let ports = self.reason.is_ours() && self.in_time_wait() >= PORTS / 2.0;
-        let costs = if go {
+        let costs = if self.go {
             storm || dear || own
         } else {
             // What keeps no connection by design (a load generator, nginx with its defaults) is
@@ -305,7 +310,7 @@ impl<'m> Churn<'m> {
     }
 
     fn advice(&self) -> Vec<String> {
-        let mut advice = self.reason.advice(self.remote);
+        let mut advice = self.reason.advice(self.remote, self.go);
         if let Some(frame) = self.frame() {
             advice.push(format!(
                 "{} is where to keep it: open once, outside of what runs for each message, and share it.",

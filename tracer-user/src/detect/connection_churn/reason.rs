@@ -95,8 +95,11 @@ impl Reason {
         }
     }
 
-    pub(super) fn advice(self, remote: SocketAddr) -> Vec<String> {
+    /// What to change in a program of Go, or (`go` is false) of another language.
+    pub(super) fn advice(self, remote: SocketAddr, go: bool) -> Vec<String> {
         match self {
+            Self::Ours if !go => vec!["Keep the connection and use it again. A proxy has to be told to: nginx by keepalive in the upstream block and proxy_http_version 1.1, haproxy by http-reuse.".into()],
+            Self::Theirs if !go => vec![format!("See why {remote} closes: keep-alive switched off there, HTTP/1.0, or a request that asked for it (Connection: close).")],
             Self::IdlePerHost => vec!["Set MaxIdleConnsPerHost of the http.Transport to as many as are in use at once.".into()],
             Self::IdleAtAll => vec!["Raise MaxIdleConns of the http.Transport.".into()],
             Self::KeepAlivesDisabled => vec!["Leave DisableKeepAlives unset.".into()],

@@ -73,7 +73,7 @@ impl Innocence {
                 "They all wait at the same channels, as the workers of a pool do; a pool that fills up stops growing."
             }
             Self::Timed => {
-                "A timer will wake them as well, and the window ended before it did; a longer one shows whether they end then."
+                "A timer runs for each of them as well; whether they end when it goes off, or wait for it again as those at a ticker do, was not to be seen."
             }
             Self::Upstream => {
                 "A service that was asked meanwhile has not answered for most of the window; they may wait for what comes of that."

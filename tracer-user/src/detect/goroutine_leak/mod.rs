@@ -148,6 +148,11 @@ impl<'m> Leak<'_, 'm> {
                 rate(growth)
             );
         }
+        if innocence == Some(Innocence::Timed) {
+            finding.advice = vec![format!(
+                "End the loop at {at} when its owner is done: select on ctx.Done() beside the timer, and stop a ticker (its channel is never closed)."
+            )];
+        }
         finding.explanation = self.explanation(growth, innocence);
         finding.evidence = self.evidence(Some(growth));
         finding.incomplete = innocence

@@ -97,7 +97,14 @@ impl<'m> Delays<'m> {
 
     /// The one in the middle of what was lost.
     pub(crate) fn example(&self) -> Option<&Delayed<'m>> {
-        self.delayed.get(self.delayed.len() / 2)
+        // Only those that were answered have an end to reckon to.
+        let answered = self
+            .delayed
+            .iter()
+            .filter(|one| one.held.exchange.answered());
+        let answered: Vec<_> = answered.collect();
+        let middle = answered.get(answered.len() / 2).copied();
+        middle.or_else(|| self.delayed.get(self.delayed.len() / 2))
     }
 
     /// Most of what was lost befell the goroutines or threads of the requests themselves.

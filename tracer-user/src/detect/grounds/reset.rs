@@ -206,12 +206,18 @@ fn by_client<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Reset<
     {
         return None;
     }
+    // What is sent to a client that has closed is answered with RST by its kernel.
+    let closed_before = connection.peer_closed.is_some_and(|closed| closed < at);
     Some(Reset {
         connection,
         at,
         exchange: Some(exchange),
         by: By::Client,
-        cause: Cause::Unseen,
+        cause: if closed_before {
+            Cause::ClosedBefore
+        } else {
+            Cause::Unseen
+        },
         closed: None,
         unread: None,
         harmed: false,

@@ -33,6 +33,7 @@ use super::{
     wording::times,
 };
 
+pub(super) mod pool;
 mod words;
 
 use words::Told;

@@ -17,6 +17,11 @@ fn shop() -> Story {
 
 /// A request at `at` that computes for 20 ms, and in three steps waits `lost` ms for a CPU that others had.
 fn computed(story: &mut Story, nth: u16, lost: f64, by: &[(Pid, &str)]) {
+    computed_and(story, nth, lost, by, true);
+}
+
+/// The same, `answered` or left by its client.
+fn computed_and(story: &mut Story, nth: u16, lost: f64, by: &[(Pid, &str)], answered: bool) {
     let at = 10.0 + 1_200.0 * f64::from(nth);
     let goroutine = 100 + u64::from(nth);
     let client = format!("10.0.0.9:{}", 50_000 + nth);
@@ -34,7 +39,12 @@ fn computed(story: &mut Story, nth: u16, lost: f64, by: &[(Pid, &str)]) {
         }
     }
     let asked = Asked::at(at, 90).by(SHOP, goroutine);
-    story.http(socket, 0, "GET /cart", asked.answered(now, 200));
+    if answered {
+        story.http(socket, 0, "GET /cart", asked.answered(now, 200));
+    } else {
+        story.http(socket, 0, "GET /cart", asked);
+        story.peer_closed(now, socket);
+    }
 }
 
 /// Two CPUs, always busy, with `runnable` threads for them.
@@ -81,6 +91,22 @@ fn a_neighbour_that_takes_the_cpu_is_named() {
     // 30 s of two CPUs' 24 s.
     assert!((measured.taken_by["xz"] - 0.625).abs() < 1e-6);
     assert!((measured.parts_s["run_queue"] - 0.09).abs() < 1e-3);
+}
+
+#[test]
+fn the_times_told_of_one_are_those_of_one_that_was_answered() {
+    let mut story = shop();
+    busy(&mut story, 9);
+    // The one in the middle is left by its client.
+    for nth in 0..21 {
+        let answered = nth != 10;
+        computed_and(&mut story, nth, 90.0, &[(70, "xz")], answered);
+    }
+    story.neighbours(24_000.0, &[(70, "xz", 20_000)]);
+    let found = found(&mut story);
+    let delay = only(&found, Rule::RunQueueDelay);
+    let told: f64 = delay.measured.parts_s.values().sum();
+    assert!(told > 0.1, "{:?}", delay.measured.parts_s);
 }
 
 #[test]

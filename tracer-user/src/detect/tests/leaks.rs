@@ -152,6 +152,25 @@ fn whoever_waits_for_a_timer_is_left_to_it_unless_it_has_outlived_some() {
 }
 
 #[test]
+fn whoever_waits_for_the_ticks_of_one_ticker_is_not_told_to_await_its_end() {
+    let mut story = leaky();
+    looks(&mut story, "chan receive", |second| 100..100 + 12 * second);
+    let at = |goroutine| AtChannels {
+        goroutine,
+        channels: vec![goroutine * 8],
+        timed: true,
+    };
+    story.blocking(9_000.0, UPSTREAM, (100..208).map(at).collect(), vec![]);
+    let findings = found_in_ten_seconds(&mut story);
+    let found = only(&findings, Rule::GoroutineLeak);
+    assert_eq!(found.severity, Severity::Info);
+    let unknown = found.incomplete.as_deref().unwrap_or_default();
+    assert!(unknown.contains("as those at a ticker do"), "{found:?}");
+    // Nobody closes a ticker's channel.
+    assert!(!found.advice[0].contains("Close the channel"), "{found:?}");
+}
+
+#[test]
 fn whoever_came_with_a_connection_waits_for_it() {
     let mut story = leaky();
     looks(&mut story, "select", |second| 100..100 + 12 * second);

@@ -264,6 +264,19 @@ fn a_connection_for_every_message_is_told_with_the_function_that_opens_them() {
 }
 
 #[test]
+fn a_program_that_is_not_go_is_not_told_of_gos_clients() {
+    let mut story = Story::new();
+    story.native(UPSTREAM, "nginx");
+    for nth in 0..100_u16 {
+        published(&mut story, 100.0 + 50.0 * f64::from(nth), nth, None);
+    }
+    let found = found(&mut story);
+    let finding = only(&found, Rule::ConnectionChurn);
+    assert_eq!(finding.severity, Severity::Info);
+    assert!(!finding.advice.concat().contains("net/http"), "{finding:?}");
+}
+
+#[test]
 fn health_checks_and_timers_are_no_churn() {
     let mut story = shop();
     let stack = story.stack(&PUBLISHES);

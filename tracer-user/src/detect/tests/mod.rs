@@ -28,6 +28,7 @@ mod native;
 mod no_response;
 mod packets;
 mod pairing;
+mod pools;
 mod proxies;
 mod races;
 mod resets;

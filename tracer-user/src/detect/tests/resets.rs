@@ -175,6 +175,26 @@ fn a_client_that_resets_is_named_and_worth_no_more_than_knowing() {
 }
 
 #[test]
+fn a_client_that_closed_before_its_kernel_sent_rst_has_left_and_not_reset() {
+    let (mut story, socket) = server();
+    story
+        .peer_closed(1_001.0, socket)
+        .reset(2_000.0, socket)
+        .local_closed(2_001.0, socket);
+    let found = found(&mut story);
+    assert_eq!(rules(&found), [Rule::ConnectionReset]);
+    assert_eq!(found[0].severity, Severity::Info);
+    assert!(
+        found[0].title.contains("client 10.0.0.9 left 1 connection"),
+        "{}",
+        found[0].title
+    );
+    let told = &found[0].explanation;
+    assert!(told.contains("1.000 s after its request"), "{told}");
+    assert!(!told.contains("unread"), "{told}");
+}
+
+#[test]
 fn resets_of_nothing_in_flight_are_healthy() {
     let mut story = Story::new();
     story.go(UPSTREAM, "shop").go(CLIENT, "worker");
