@@ -144,6 +144,11 @@ impl<'a> Finding<'a> {
         self.text(&["rule"])
     }
 
+    /// What it says in one line.
+    pub fn title(&self) -> &'a str {
+        self.text(&["title"])
+    }
+
     /// `critical`, `warning` or `info`.
     pub fn severity(&self) -> &'a str {
         self.text(&["severity"])

@@ -11,6 +11,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what gopulse costs the service it watches, beside tcpdump.
     Bench(bench::Arguments),
+    /// Run live scenarios in virtual machines with other kernels.
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Lint(arguments) => lint::main(&arguments),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Vm(arguments) => vm::main(&arguments),
     };
     match done {
         Ok(code) => code,

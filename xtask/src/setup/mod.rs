@@ -34,6 +34,14 @@ pub(crate) fn everything() -> anyhow::Result<bool> {
     Ok(tools && compiler && perfetto.is_ok())
 }
 
+/// Brings what `vm` needs, which nothing else does.
+pub(crate) fn for_guests() -> anyhow::Result<()> {
+    apt::install_tools();
+    apt::install_for_guests()?;
+    kernel_half();
+    go::install()
+}
+
 /// Brings what compiles the kernel half; `false` where it cannot be had.
 pub(crate) fn kernel_half() -> bool {
     let installed = bpf::install();
