@@ -4,11 +4,14 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::Write as _,
+    path::Path,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,6 +92,7 @@ impl Verdict {
 
     fn of(ended: Ended, began: Instant) -> anyhow::Result<Self> {
         let took_s = began.elapsed().as_secs_f64();
+        keep(&ended.stdout)?;
         let report = Report::parse(&ended.stdout).with_context(|| {
             format!(
                 "gopulse exited with {} and said: {}",
@@ -107,6 +111,16 @@ impl Verdict {
             stderr: ended.stderr,
         })
     }
+}
+
+/// Keeps a report in the directory that `GOPULSE_REPORTS` names, for who looks at it after the scenario.
+fn keep(report: &str) -> anyhow::Result<()> {
+    static KEPT: AtomicU32 = AtomicU32::new(0);
+    if let Some(directory) = env::var_os("GOPULSE_REPORTS") {
+        let nth = KEPT.fetch_add(1, Ordering::Relaxed);
+        fs::write(Path::new(&directory).join(format!("{nth}.json")), report)?;
+    }
+    Ok(())
 }
 
 /// A run that watches.
@@ -150,7 +164,7 @@ impl Watch {
             if !process.runs()? {
                 anyhow::bail!("gopulse ended: {}", process.stderr());
             }
-            Ok(hooks.settle(now).then_some(()))
+            Ok((hooks.settle(now) && is_told_of_interrupts(process.pid())).then_some(()))
         })?;
         Ok(Self { process, began })
     }
@@ -205,6 +219,14 @@ fn count_hooks(pid: u32) -> usize {
         .filter_map(|file| fs::read_to_string(file.ok()?.path()).ok())
         .filter(|info| info.contains("link_type:"))
         .count()
+}
+
+/// A process has a handler for Ctrl-C, which gopulse installs when all that it loads is loaded.
+fn is_told_of_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|caught| u64::from_str_radix(caught.trim(), 16).ok());
+    caught.is_some_and(|caught| caught & 1 << (Signal::SIGINT as u32 - 1) != 0)
 }
 
 /// Tells when a growing number has stopped to grow.

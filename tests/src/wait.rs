@@ -1,13 +1,15 @@
 //! Waiting for conditions instead of sleeping.
 
 use std::{
+    env,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::bail;
 
-/// Looks every few milliseconds until `look` finds something, for as long as `within`.
+/// Looks every few milliseconds until `look` finds something, for as long as `within`, or so many times that
+/// as `GOPULSE_SLOWNESS` says (a machine that is translated does less in a second).
 ///
 /// # Errors
 ///
@@ -17,6 +19,7 @@ pub fn until<T>(
     within: Duration,
     mut look: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
+    let within = within * slowness();
     let began = Instant::now();
     loop {
         if let Some(found) = look()? {
@@ -27,4 +30,9 @@ pub fn until<T>(
         }
         sleep(Duration::from_millis(5));
     }
+}
+
+fn slowness() -> u32 {
+    let told = env::var("GOPULSE_SLOWNESS").ok();
+    told.and_then(|times| times.parse().ok()).unwrap_or(1)
 }

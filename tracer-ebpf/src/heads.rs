@@ -91,7 +91,7 @@ unsafe fn write<const N: usize>(
         (*head).socket = socket.id;
         (*head).number = socket.wire_number;
         (*head).length = payload.min(N as u32);
-        let length = bounded::<N>(&raw const (*head).length);
+        let length = bounded::<N>((*head).length);
         let bytes = &raw mut (*head).bytes;
         if bpf_skb_load_bytes(skb.cast(), headers, bytes.cast(), length) != 0 {
             return false;
@@ -160,7 +160,7 @@ fn copy<const N: usize>(head: *const Head<HEAD_LONG>) -> Option<()> {
         (*to).socket = (*head).socket;
         (*to).number = (*head).number;
         (*to).length = (*head).length;
-        let length = bounded::<N>(&raw const (*to).length);
+        let length = bounded::<N>((*to).length);
         bpf_probe_read_kernel(
             (&raw mut (*to).bytes).cast(),
             length,

@@ -243,17 +243,17 @@ pub(crate) fn limited(sock: u64) -> u32 {
     before.wrapping_add(since).wrapping_add(1)
 }
 
-/// A length between 1 and `N`. It is read behind the compiler, which would leave out a comparison whose
-/// outcome it knows and the verifier does not.
+/// A length between 1 and `N`; `length` is not 0. One less of it is read behind the compiler, which would
+/// leave out what it knows and the verifier does not. That it is compared, and one is added to it, even old
+/// verifiers follow; that what is not 0 is at least 1 they do not.
 #[inline(always)]
-pub(crate) fn bounded<const N: usize>(length: *const u32) -> u32 {
-    // SAFETY: `length` points to a value of the caller's.
-    let length = unsafe { length.read_volatile() };
-    if length == 0 {
-        1
-    } else if length > N as u32 {
-        N as u32
+pub(crate) fn bounded<const N: usize>(length: u32) -> u32 {
+    let below = length.wrapping_sub(1);
+    // SAFETY: a read of the variable above.
+    let below = unsafe { (&raw const below).read_volatile() };
+    if below < N as u32 {
+        below + 1
     } else {
-        length
+        N as u32
     }
 }

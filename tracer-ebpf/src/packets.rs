@@ -296,7 +296,7 @@ fn capture<const N: usize>(
         (*packet).wire_length = segment.length;
         (*packet).captured = segment.headers;
         (*packet).outgoing = u32::from(outgoing);
-        let length = bounded::<N>(&raw const (*packet).captured);
+        let length = bounded::<N>((*packet).captured);
         bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*packet).bytes).cast(), length)
     };
     if loaded == 0 {

@@ -13,6 +13,7 @@ mod run;
 mod scenarios;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Make what gopulse is handed out as: static program, manual, Debian package, container image.
     Dist(dist::Arguments),
+    /// Run live scenarios in virtual machines with other kernels.
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Dist(arguments) => dist::main(&arguments),
+        Command::Vm(arguments) => vm::main(&arguments),
     };
     match done {
         Ok(code) => code,

@@ -309,8 +309,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default().to_owned();
-    // The verifier's last line counts instructions; what it objects to stands before.
-    match lines.rfind(|line| !line.starts_with("processed ")) {
+    // The verifier's last lines count its work; what it objects to stands before.
+    let counts = ["processed ", "stack depth ", "verification time "];
+    let objects = |line: &&str| !counts.iter().any(|count| line.starts_with(count));
+    match lines.rfind(objects) {
         Some(last) => format!("{first} … {last}"),
         None => first,
     }

@@ -39,6 +39,14 @@ pub(super) const PACKAGING: [Tool; 3] = [
     ("skopeo", "skopeo", "reading the container image back"),
 ];
 
+/// A program that other kernels are booted with, and its package.
+const GUESTS: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("tc", "iproute2"),
+    ("xz", "xz-utils"),
+];
+
 /// `apt-get install` of its arguments, while a policy (invoke-rc.d(8)) forbids packages to start what they
 /// bring: tests start their own.
 const INSTALL: &str = "set -e
@@ -71,6 +79,19 @@ pub(super) fn install_tools(tools: &[Tool]) -> bool {
         println!("setup: without {program} these are skipped: {without}");
     }
     still.is_empty()
+}
+
+/// Installs what boots other kernels.
+pub(super) fn install_for_guests() -> anyhow::Result<()> {
+    let missing: Vec<_> = GUESTS
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
 }
 
 /// Installs packages by name.

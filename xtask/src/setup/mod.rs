@@ -39,6 +39,14 @@ pub(crate) fn for_packages() {
     apt::install_tools(&apt::PACKAGING);
 }
 
+/// Brings what `vm` needs, which nothing else does.
+pub(crate) fn for_guests() -> anyhow::Result<()> {
+    apt::install_tools(&apt::TESTING);
+    apt::install_for_guests()?;
+    kernel_half();
+    go::install()
+}
+
 /// Brings what compiles the kernel half; `false` where it cannot be had.
 pub(crate) fn kernel_half() -> bool {
     let installed = bpf::install();
