@@ -6,6 +6,7 @@
 //! and nothing sleeps where it can [`wait`] for a condition.
 
 pub mod cgroup;
+pub mod container;
 pub mod draw;
 pub mod gopulse;
 pub mod http;
