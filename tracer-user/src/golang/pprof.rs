@@ -101,7 +101,7 @@ impl Endpoint {
     fn over(socket: Socket, path: &str, namespace_of: Option<Pid>) -> Self {
         Self {
             url: format!("http://unix:{socket}:{path}"),
-            // A server wants to be told some host.
+            // The host is for the form only.
             asked: format!("http://127.0.0.1{path}"),
             socket: Some(socket),
             namespace_of,
@@ -365,6 +365,8 @@ mod tests {
             request.starts_with("GET /debug/pprof/goroutine?debug=0 HTTP/1.1\r\n"),
             "{request}"
         );
+        let hosts = request.to_lowercase().matches("\r\nhost: \r\n").count();
+        assert_eq!(hosts, 1, "{request}");
     }
 
     #[test]

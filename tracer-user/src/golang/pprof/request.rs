@@ -35,8 +35,12 @@ pub(super) fn get(
         None => config.new_agent(),
         Some(socket) => Agent::with_parts(config, Over(socket.clone()), DefaultResolver::default()),
     };
-    agent
-        .get(url)
+    let mut request = agent.get(url);
+    if socket.is_some() {
+        // No host is asked there, which is said so (RFC 9112, 3.2); caddy answers nothing else.
+        request = request.header("Host", "");
+    }
+    request
         .call()
         .and_then(|mut answer| {
             let body = answer.body_mut().with_config().limit(LARGEST_ANSWER);
