@@ -27,8 +27,8 @@ use crate::{
 /// Where goroutines come from when the processes' memory cannot be read.
 #[derive(Args, Debug)]
 pub(super) struct Goroutines {
-    /// Where to ask for goroutines if memory cannot be read: auto (among the ports the target listens
-    /// on), off, or the URL of a pprof endpoint
+    /// Where to ask for goroutines if memory cannot be read: auto (among the ports and Unix sockets the
+    /// target listens on), off, or a pprof endpoint (http://HOST:PORT or http://unix:/PATH)
     #[arg(long, value_name = "auto|off|URL", default_value = "auto")]
     pprof: String,
 }
