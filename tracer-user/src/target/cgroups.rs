@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -183,6 +184,11 @@ fn below(directory: &Path) -> BTreeSet<Pid> {
     let mut waiting = vec![directory.to_owned()];
     while let Some(cgroup) = waiting.pop() {
         members.extend(of_one(&cgroup));
+        // A directory's links count those in it (`kernfs_refresh_inode` in fs/kernfs/inode.c), and most have
+        // none: that spares reading them.
+        if fs::metadata(&cgroup).is_ok_and(|about| about.nlink() == 2) {
+            continue;
+        }
         let inside = fs::read_dir(&cgroup).into_iter().flatten().flatten();
         waiting.extend(
             inside

@@ -87,6 +87,18 @@ struct Running {
     pids: BTreeSet<Pid>,
 }
 
+impl Running {
+    fn read_names(&mut self) {
+        // The second one is the host's, where we are in a container ourselves and see its processes.
+        let mut roots = ["/", "/proc/1/root"].into_iter().map(Path::new);
+        let names = roots.find_map(|root| {
+            let names = names::of(&self.id, &self.paths, root);
+            (!names.is_empty()).then_some(names)
+        });
+        self.names = names.unwrap_or_default();
+    }
+}
+
 impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(short(&self.id))?;
@@ -130,12 +142,10 @@ pub(super) fn find(
         .into_iter()
         .filter_map(|pid| Some((pid, fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)));
     let mut running = running(processes);
-    for container in &mut running {
-        container.names = names::of(&container.id, &container.paths, Path::new("/"));
-        if container.names.is_empty() {
-            // Where we are in a container ourselves and see the host's processes.
-            let host = Path::new("/proc/1/root");
-            container.names = names::of(&container.id, &container.paths, host);
+    // A whole id needs no names, which are in many files.
+    if !running.iter().any(|container| container.id == asked) {
+        for container in &mut running {
+            container.read_names();
         }
     }
     let meant = meant(asked, &running)?;
