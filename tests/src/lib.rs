@@ -7,6 +7,7 @@
 
 pub mod cases;
 pub mod cgroup;
+pub mod container;
 pub mod draw;
 pub mod gopulse;
 pub mod http;

@@ -101,6 +101,23 @@ impl Report {
             .collect()
     }
 
+    /// The traced processes of this name, targets before those at the other end of their connections.
+    pub fn processes(&self, comm: &str) -> Vec<&Value> {
+        let told = ["targets", "peers"].map(|key| self.0[key].as_array().into_iter().flatten());
+        let told = told.into_iter().flatten();
+        told.filter(|process| process["comm"] == comm).collect()
+    }
+
+    /// What goroutines were found, as the report tells it.
+    pub fn goroutines(&self) -> &Value {
+        &self.0["goroutines"]
+    }
+
+    /// What could not be seen.
+    pub fn unseen(&self) -> &Value {
+        &self.0["coverage"]["unseen"]
+    }
+
     /// What the same incident must come to, live and from its recording.
     pub fn gist(&self) -> Vec<Gist> {
         self.findings()

@@ -147,6 +147,7 @@ impl Live {
                     *pid == known.process.pid && when.elapsed() > Duration::from_millis(200)
                 })
             })
+            && !self.may_come()
     }
 
     pub(super) fn look_at_all(&mut self) {

@@ -22,6 +22,7 @@ use super::{
     drain::BATCH,
     linger::Linger,
     looks::{Answer, Looks, Pprof, now},
+    newcomers::Newcomers,
     overdue::Overdue,
     peers::Peers,
     processes::Processes,
@@ -84,6 +85,7 @@ pub struct Live {
     pub(super) threads: Threads,
     pub(super) samples: Samples,
     pub(super) peers: Peers,
+    pub(super) newcomers: Newcomers,
     pub(super) overdue: Overdue,
     pub(super) looks: Looks,
     pub(super) options: Options,
@@ -145,6 +147,7 @@ impl Live {
             threads: Threads::new(take(ebpf, "THREADS")?),
             samples,
             peers: Peers::default(),
+            newcomers: Newcomers::default(),
             overdue: Overdue::default(),
             looks: Looks::new(options.pprof.clone()),
             options,
@@ -170,6 +173,7 @@ impl Live {
                 self.tell_threads(false, sink);
                 self.look_at_cpus(false, sink);
                 self.tell_losses(sink);
+                self.look_for_newcomers(sink);
                 for unseen in self.deciders.relieve(&mut self.probes.ebpf) {
                     tell(sink, Fact::Unseen(unseen));
                 }

@@ -14,6 +14,7 @@ mod linger;
 mod live;
 mod looks;
 mod native;
+mod newcomers;
 mod overdue;
 mod peers;
 mod processes;

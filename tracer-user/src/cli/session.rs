@@ -1,7 +1,6 @@
 //! A live run, from the plan to its last event.
 
 use std::{
-    collections::BTreeSet,
     process::{Child, Command},
     sync::{
         Arc,
@@ -20,16 +19,16 @@ use signal_hook::{
 use super::{output::progress, targets::Targets};
 use crate::{
     capture::{self, CaptureError, Live, Options, Pprof, Sink},
-    event::{BootInstant, Event, Fact, Pid, Source},
+    event::{BootInstant, Event, Fact, Source},
     host::privileges,
-    target,
+    target::{self, Named},
 };
 
 /// Where goroutines come from when the processes' memory cannot be read.
 #[derive(Args, Debug)]
 pub(super) struct Goroutines {
-    /// Where to ask for goroutines if memory cannot be read: auto (among the ports the target listens
-    /// on), off, or the URL of a pprof endpoint
+    /// Where to ask for goroutines if memory cannot be read: auto (among the ports and Unix sockets the
+    /// target listens on), off, or a pprof endpoint (http://HOST:PORT or http://unix:/PATH)
     #[arg(long, value_name = "auto|off|URL", default_value = "auto")]
     pprof: String,
 }
@@ -55,7 +54,7 @@ pub(super) struct Ended {
 
 /// A live run that was checked and can begin.
 pub(super) struct Plan {
-    pids: BTreeSet<Pid>,
+    named: Named,
     command: Option<Command>,
     window: Duration,
     options: Options,
@@ -81,12 +80,12 @@ impl Plan {
     ) -> anyhow::Result<Self> {
         // Before anything else: without privileges other users' processes cannot be told apart either.
         privileges::check().map_err(CaptureError::Host)?;
-        let pids = match (targets.selectors(), targets.command()) {
-            (selectors, Some(_)) if selectors.is_empty() => BTreeSet::new(),
+        let named = match (targets.selectors(), targets.command()) {
+            (selectors, Some(_)) if selectors.is_empty() => Named::default(),
             (selectors, _) => target::resolve(&selectors)?,
         };
         Ok(Self {
-            pids,
+            named,
             command: targets.command(),
             window,
             options,
@@ -101,6 +100,7 @@ impl Plan {
         let (live, source, unseen) = Live::start(self.options.clone())?;
         let begun = unseen
             .into_iter()
+            .chain(self.named.unseen.iter().cloned())
             .map(|unseen| Event {
                 at: source.started,
                 fact: Fact::Unseen(unseen),
@@ -132,7 +132,8 @@ impl Session {
         for event in self.begun {
             sink.event(event);
         }
-        self.live.follow(self.plan.pids, sink);
+        self.live.watch(self.plan.named.groups);
+        self.live.follow(self.plan.named.pids, sink);
         let child = match self.plan.command {
             Some(mut command) => Some(self.live.spawn(&mut command)?),
             None => None,

@@ -22,6 +22,13 @@ pub(super) struct Targets {
     /// Who listens on this TCP port
     #[arg(long, value_name = "N")]
     port: Vec<u16>,
+    /// Processes in this cgroup or below it: its directory, or its path as /proc/PID/cgroup writes it
+    #[arg(long, value_name = "PATH")]
+    cgroup: Vec<PathBuf>,
+    /// Processes of this container: its id, the beginning of it, or its name (docker, containerd,
+    /// Kubernetes, CRI-O, podman)
+    #[arg(long, value_name = "ID|NAME")]
+    container: Vec<String>,
     /// Every process that owns a TCP socket
     #[arg(long)]
     all: bool,
@@ -37,6 +44,8 @@ impl Targets {
         selectors.extend(self.comm.iter().cloned().map(Selector::Comm));
         selectors.extend(self.exe.iter().cloned().map(Selector::Exe));
         selectors.extend(self.port.iter().copied().map(Selector::Port));
+        selectors.extend(self.cgroup.iter().cloned().map(Selector::Cgroup));
+        selectors.extend(self.container.iter().cloned().map(Selector::Container));
         if self.all || (selectors.is_empty() && self.command.is_empty()) {
             selectors.push(Selector::All);
         }
@@ -50,6 +59,8 @@ impl Targets {
                 && self.comm.is_empty()
                 && self.exe.is_empty()
                 && self.port.is_empty()
+                && self.cgroup.is_empty()
+                && self.container.is_empty()
                 && self.command.is_empty())
     }
 

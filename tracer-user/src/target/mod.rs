@@ -1,17 +1,26 @@
 //! Who is traced.
 //!
-//! In: what the user named. Out: process ids, checked to exist, and what the kernel tells of those
-//! processes: what they listen on, hold, and may use. Children are followed by the kernel
-//! half, peers on this host are found by the capture.
+//! In: what the user named. Out: process ids, checked to exist, the cgroups that later ones may be
+//! started in, and what the kernel tells of those processes: what they listen on, hold, and may use.
+//! Children are followed by the kernel half, peers on this host are found by the capture.
 
+mod cgroups;
+pub mod containers;
 pub mod descriptors;
 pub mod listeners;
 pub mod queues;
 pub mod quotas;
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::event::Pid;
+pub use cgroups::Groups;
+
+use crate::event::{Pid, Unseen};
+use cgroups::Hierarchy;
 
 /// How the user names processes; several name them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +33,10 @@ pub enum Selector {
     Exe(PathBuf),
     /// By the TCP port they listen on.
     Port(u16),
+    /// By their cgroup or one above it: its directory, or its path as `/proc/PID/cgroup` writes it.
+    Cgroup(PathBuf),
+    /// By their container: its id, the beginning of it, or its name.
+    Container(String),
     /// Every process that owns a TCP socket.
     All,
 }
@@ -43,18 +56,62 @@ pub enum TargetError {
     /// Nobody listens.
     #[error("nobody listens on TCP port {0} (ss -ltnp lists who listens where)")]
     NoListener(u16),
+    /// No such cgroup.
+    #[error(
+        "no cgroup {} is mounted here; mounted are {mounted} (systemd-cgls lists the cgroups there are, /proc/PID/cgroup names a process's)",
+        path.display()
+    )]
+    NoCgroup {
+        /// What was asked for.
+        path: PathBuf,
+        /// Where trees of cgroups are.
+        mounted: String,
+    },
+    /// Nobody is in the cgroup.
+    #[error("no process is in the cgroup {} or below it (systemd-cgls lists who is in which)", .0.display())]
+    EmptyCgroup(PathBuf),
+    /// No such container, or none that runs.
+    #[error(
+        "no running container has the id or name {asked}; running are {running} (docker ps, podman ps or crictl ps lists them)"
+    )]
+    NoContainer {
+        /// What was asked for.
+        asked: String,
+        /// Those that there are.
+        running: String,
+    },
+    /// Several containers could be meant.
+    #[error("{asked} may be any of several containers: {candidates} (more of the id names one)")]
+    AmbiguousContainer {
+        /// What was asked for.
+        asked: String,
+        /// Which.
+        candidates: String,
+    },
     /// Nobody has a TCP socket.
     #[error("no process owns a TCP socket that gopulse may see (as root it sees all)")]
     Nobody,
 }
 
-/// The processes that the selectors name, without ourselves.
+/// Whom selectors name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Processes, without ourselves.
+    pub pids: BTreeSet<Pid>,
+    /// Cgroups: who comes into them later is meant, too.
+    pub groups: Groups,
+    /// What cannot be told of them.
+    pub unseen: Vec<Unseen>,
+}
+
+/// Whom the selectors name.
 ///
 /// # Errors
 /// Where a selector names nobody.
-pub fn resolve(selectors: &[Selector]) -> Result<BTreeSet<Pid>, TargetError> {
-    let mut pids = BTreeSet::new();
+pub fn resolve(selectors: &[Selector]) -> Result<Named, TargetError> {
+    let mut named = Named::default();
     for selector in selectors {
+        let pids = &mut named.pids;
         match selector {
             Selector::Pid(pid) => {
                 let group = thread_group(*pid).ok_or(TargetError::NoPid(*pid))?;
@@ -62,25 +119,69 @@ pub fn resolve(selectors: &[Selector]) -> Result<BTreeSet<Pid>, TargetError> {
             }
             Selector::Comm(name) => {
                 let found = matching(|pid| comm(pid).is_some_and(|comm| same_comm(&comm, name)));
-                extend(&mut pids, found, || TargetError::NoComm(name.clone()))?;
+                extend(pids, found, || TargetError::NoComm(name.clone()))?;
             }
             Selector::Exe(path) => {
                 let wanted = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-                let found = matching(|pid| exe(pid).is_some_and(|exe| exe == wanted));
-                extend(&mut pids, found, || TargetError::NoExe(path.clone()))?;
+                let found = matching(|pid| exe(pid).is_some_and(|exe| same_exe(&exe, &wanted)));
+                extend(pids, found, || TargetError::NoExe(path.clone()))?;
             }
             Selector::Port(port) => {
                 let found = listeners::of_port(*port);
-                extend(&mut pids, found, || TargetError::NoListener(*port))?;
+                extend(pids, found, || TargetError::NoListener(*port))?;
+            }
+            Selector::Cgroup(path) => {
+                let groups = cgroup(path)?;
+                let found = groups.members().into_iter().filter(|pid| has_program(*pid));
+                extend(pids, found.collect(), || {
+                    TargetError::EmptyCgroup(path.clone())
+                })?;
+                named.groups.extend(groups);
+            }
+            Selector::Container(asked) => {
+                let (found, groups) = containers::find(asked, &Hierarchy::mounted())?;
+                pids.extend(found);
+                if groups.is_empty() {
+                    named.unseen.push(later_ones(asked));
+                }
+                named.groups.extend(groups);
             }
             Selector::All => {
                 let found = matching(listeners::owns_tcp);
-                extend(&mut pids, found, || TargetError::Nobody)?;
+                extend(pids, found, || TargetError::Nobody)?;
             }
         }
     }
-    pids.remove(&std::process::id());
-    Ok(pids)
+    named.pids.remove(&std::process::id());
+    Ok(named)
+}
+
+/// The cgroup of that path, in each tree that has it.
+fn cgroup(path: &Path) -> Result<Groups, TargetError> {
+    let hierarchies = Hierarchy::mounted();
+    let groups = Groups::named(path, &hierarchies);
+    if groups.is_empty() {
+        let mounts = hierarchies.iter().map(|tree| tree.at.display().to_string());
+        let mounted: Vec<String> = mounts.collect();
+        return Err(TargetError::NoCgroup {
+            path: path.to_owned(),
+            mounted: if mounted.is_empty() {
+                "none".to_owned()
+            } else {
+                mounted.join(", ")
+            },
+        });
+    }
+    Ok(groups)
+}
+
+fn later_ones(container: &str) -> Unseen {
+    Unseen {
+        what: format!("processes that enter container {container} later, as docker exec's do"),
+        why: "its cgroup is not among those mounted here; children of its processes are seen"
+            .to_owned(),
+        remedy: "run gopulse in the host's cgroup and mount namespaces".to_owned(),
+    }
 }
 
 fn extend(
@@ -135,14 +236,27 @@ pub fn exe(pid: Pid) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// The container's id, where the cgroup's path carries one (64 hexadecimal digits).
+/// The id of the container that the process is in, where its cgroup's path tells.
 #[must_use]
 pub fn container(pid: Pid) -> Option<String> {
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    cgroups
-        .split(|symbol: char| !symbol.is_ascii_hexdigit())
-        .find(|part| part.len() == 64)
-        .map(str::to_owned)
+    containers::of_cgroups(&cgroups).map(str::to_owned)
+}
+
+/// Whether the process has a program: the kernel's own have none, nor have those that ended and were
+/// not waited for.
+#[must_use]
+pub fn has_program(pid: Pid) -> bool {
+    exe(pid).is_some()
+}
+
+/// A program that was deleted or replaced since is called so by the kernel (`d_path`).
+const DELETED: &str = " (deleted)";
+
+/// A running program is the one at that path, or was before the file was replaced.
+fn same_exe(exe: &Path, wanted: &Path) -> bool {
+    let was = exe.to_str().and_then(|exe| exe.strip_suffix(DELETED));
+    exe == wanted || was.is_some_and(|was| Path::new(was) == wanted)
 }
 
 /// The kernel keeps 15 bytes of a name.
@@ -175,9 +289,27 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_was_replaced_is_still_found_by_its_path() {
+        let wanted = Path::new("/srv/app");
+        assert!(same_exe(Path::new("/srv/app"), wanted));
+        assert!(same_exe(Path::new("/srv/app (deleted)"), wanted));
+        assert!(!same_exe(Path::new("/srv/apps"), wanted));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_an_error_that_tells_where_cgroups_are() {
+        let error = resolve(&[Selector::Cgroup("no/such/cgroup".into())]).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.starts_with("no cgroup no/such/cgroup is mounted here"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn we_do_not_trace_ourselves() {
         let us = std::process::id();
-        assert_eq!(resolve(&[Selector::Pid(us)]), Ok(BTreeSet::new()));
+        assert_eq!(resolve(&[Selector::Pid(us)]), Ok(Named::default()));
     }
 
     #[test]

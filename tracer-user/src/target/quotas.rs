@@ -3,38 +3,13 @@
 //! In: `/proc/PID/cgroup` and the cgroup file systems as they are mounted here. Out: for each process the one
 //! limit that matters: a quota holds for all cgroups below it, so every ancestor is looked at.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::HashMap, fs, path::Path, time::Duration};
 
-use procfs::process::{MountInfos, Process};
-
+use super::cgroups::{Hierarchy, Version};
 use crate::event::{Pid, Quota};
 
 /// Cgroups above a process's own that are looked at; the kernel allows deeper trees, nobody has them.
 const DEEPEST: usize = 32;
-
-/// The two forms that the limits have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    /// Controllers mounted one by one, the limit in two files, times in nanoseconds.
-    One,
-    /// One tree, the limit in one file, times in microseconds.
-    Two,
-}
-
-/// A cgroup file system that is mounted here and may limit CPU time.
-#[derive(Clone, Debug)]
-struct Hierarchy {
-    version: Version,
-    /// Where.
-    at: PathBuf,
-    /// Which cgroup is seen there: in a container often its own.
-    root: String,
-}
 
 /// A cgroup's limit, and what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +33,9 @@ impl Quotas {
     /// As they are mounted here.
     #[must_use]
     pub fn new() -> Self {
-        let mounts = Process::myself().and_then(|us| us.mountinfo());
-        Self::of(mounts.map_or_else(|_| Vec::new(), hierarchies))
+        let mut trees = Hierarchy::mounted();
+        trees.retain(may_limit);
+        Self::of(trees)
     }
 
     fn of(hierarchies: Vec<Hierarchy>) -> Self {
@@ -88,22 +64,18 @@ impl Quotas {
         let mut own = None;
         let mut limits = Vec::new();
         for hierarchy in &self.hierarchies {
-            let Some(path) = membership(hierarchy.version, cgroups) else {
+            let Some(path) = hierarchy.membership(cgroups) else {
                 continue;
             };
-            let Some(below) = below(&hierarchy.root, path) else {
+            let Some(below) = hierarchy.below(path) else {
                 outside = Some(path);
                 continue;
             };
             for cgroup in with_ancestors(below) {
                 own.get_or_insert(cgroup);
                 let directory = hierarchy.at.join(cgroup.trim_start_matches('/'));
-                limits.extend(
-                    hierarchy
-                        .version
-                        .limit(&directory)
-                        .map(|limit| (cgroup, limit)),
-                );
+                let limit = Limit::of(hierarchy.version, &directory);
+                limits.extend(limit.map(|limit| (cgroup, limit)));
             }
         }
         let own = own.ok_or_else(|| match outside {
@@ -149,6 +121,47 @@ impl Limit {
         throttled: Duration::ZERO,
     };
 
+    /// That of the cgroup that is `directory`: one line in version two, two files in version one, whose
+    /// times are nanoseconds. `None` where it has none to have: the root, or a tree without the cpu
+    /// controller.
+    fn of(version: Version, directory: &Path) -> Option<Self> {
+        let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
+        let (quota, period) = match version {
+            // `20000 100000`, or `max 100000`.
+            Version::Two => {
+                let max = read("cpu.max")?;
+                let (quota, period) = max.trim().split_once(' ')?;
+                (quota.parse().ok(), period.parse().ok()?)
+            }
+            // `-1` for no limit.
+            Version::One => (
+                read("cpu.cfs_quota_us")?.trim().parse().ok(),
+                read("cpu.cfs_period_us")?.trim().parse().ok()?,
+            ),
+        };
+        if period == 0 {
+            return None;
+        }
+        let stat = read("cpu.stat").unwrap_or_default();
+        let counter = |name: &str| {
+            let line = stat
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|number| number.trim().parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        Some(Self {
+            quota: quota.map(Duration::from_micros),
+            period: Duration::from_micros(period),
+            periods: counter("nr_periods"),
+            throttled_periods: counter("nr_throttled"),
+            throttled: match version {
+                Version::One => Duration::from_nanos(counter("throttled_time")),
+                Version::Two => Duration::from_micros(counter("throttled_usec")),
+            },
+        })
+    }
+
     /// How many CPUs it is worth.
     fn cpus(&self) -> f64 {
         self.quota.map_or(f64::INFINITY, |quota| {
@@ -169,87 +182,9 @@ impl Limit {
     }
 }
 
-impl Version {
-    /// The limit of the cgroup that is `directory`; `None` where it has none to have: the root, or a tree
-    /// without the cpu controller.
-    fn limit(self, directory: &Path) -> Option<Limit> {
-        let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
-        let (quota, period) = match self {
-            // `20000 100000`, or `max 100000`.
-            Self::Two => {
-                let max = read("cpu.max")?;
-                let (quota, period) = max.trim().split_once(' ')?;
-                (quota.parse().ok(), period.parse().ok()?)
-            }
-            // `-1` for no limit.
-            Self::One => (
-                read("cpu.cfs_quota_us")?.trim().parse().ok(),
-                read("cpu.cfs_period_us")?.trim().parse().ok()?,
-            ),
-        };
-        if period == 0 {
-            return None;
-        }
-        let stat = read("cpu.stat").unwrap_or_default();
-        let counter = |name: &str| {
-            let line = stat
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.and_then(|number| number.trim().parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        Some(Limit {
-            quota: quota.map(Duration::from_micros),
-            period: Duration::from_micros(period),
-            periods: counter("nr_periods"),
-            throttled_periods: counter("nr_throttled"),
-            throttled: match self {
-                Self::One => Duration::from_nanos(counter("throttled_time")),
-                Self::Two => Duration::from_micros(counter("throttled_usec")),
-            },
-        })
-    }
-}
-
-/// Those of the mounts that may limit CPU time; v1's first, for where it has the controller v2 has not.
-fn hierarchies(mounts: MountInfos) -> Vec<Hierarchy> {
-    let mut found: Vec<Hierarchy> = mounts
-        .into_iter()
-        .filter_map(|mount| {
-            let version = match mount.fs_type.as_str() {
-                "cgroup" if mount.super_options.contains_key("cpu") => Version::One,
-                "cgroup2" => Version::Two,
-                _ => return None,
-            };
-            Some(Hierarchy {
-                version,
-                at: mount.mount_point,
-                root: mount.root,
-            })
-        })
-        .collect();
-    found.sort_by_key(|hierarchy| hierarchy.version == Version::Two);
-    found
-}
-
-/// The path of the process's cgroup: `4:cpu,cpuacct:/web` in v1, `0::/web` in v2.
-fn membership(version: Version, cgroups: &str) -> Option<&str> {
-    cgroups.lines().find_map(|line| {
-        let (id, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        let of_it = match version {
-            Version::One => controllers.split(',').any(|name| name == "cpu"),
-            Version::Two => id == "0" && controllers.is_empty(),
-        };
-        of_it.then_some(path)
-    })
-}
-
-/// `path` as it is seen where `root` is mounted; `None` where it is not to be seen there.
-fn below<'p>(root: &str, path: &'p str) -> Option<&'p str> {
-    let below = path.strip_prefix(root.trim_end_matches('/'))?;
-    let inside = below.is_empty() || below.starts_with('/');
-    (inside && !path.split('/').any(|name| name == "..")).then_some(below)
+/// Whether a tree's cgroups may have CPU quotas.
+fn may_limit(tree: &Hierarchy) -> bool {
+    tree.version == Version::Two || tree.options.contains_key("cpu")
 }
 
 /// `/a/b`, `/a`, and the root.
@@ -293,6 +228,7 @@ mod tests {
                 version,
                 at: self.0.path().to_owned(),
                 root: root.to_owned(),
+                options: HashMap::from([("cpu".to_owned(), None)]),
             }])
         }
     }
@@ -402,31 +338,6 @@ mod tests {
             let mut quotas = tree.quotas(Version::Two, "/");
             assert_eq!(quotas.of_member(7, "0::/web").unwrap().quota, None, "{max}");
         }
-    }
-
-    #[test]
-    fn mounts_of_both_versions_are_found_version_one_first() {
-        let text = "\
-            41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-            33 31 0:30 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n\
-            32 31 0:29 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-            36 31 0:33 / /proc rw - proc proc rw\n";
-        let mounts = <MountInfos as procfs::FromBufRead>::from_buf_read(text.as_bytes()).unwrap();
-        let found = hierarchies(mounts);
-        let told: Vec<_> = found
-            .iter()
-            .map(|hierarchy| {
-                let at = hierarchy.at.to_str().unwrap();
-                (hierarchy.version, at, hierarchy.root.as_str())
-            })
-            .collect();
-        assert_eq!(
-            told,
-            [
-                (Version::One, "/sys/fs/cgroup/cpu", "/docker/abc"),
-                (Version::Two, "/sys/fs/cgroup/unified", "/"),
-            ]
-        );
     }
 
     #[test]

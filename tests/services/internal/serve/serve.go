@@ -8,10 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 )
 
-// HTTP serves handler on address until the process ends. The first line on standard output is
-// "listening HOST:PORT".
+// HTTP serves handler on address, HOST:PORT or unix:PATH, until the process ends. The first line on
+// standard output is "listening HOST:PORT", or "listening PATH".
 func HTTP(address string, handler http.Handler) {
 	log.Fatal(http.Serve(Listen(address), handler))
 }
@@ -35,7 +36,11 @@ func Pprof(address string) {
 }
 
 func listen(address, what string) net.Listener {
-	listener, err := net.Listen("tcp", address)
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	listener, err := net.Listen(network, address)
 	if err != nil {
 		log.Fatal(err)
 	}

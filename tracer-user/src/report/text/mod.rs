@@ -16,6 +16,7 @@ use crate::{
         wording::{count, join},
     },
     event::{Pid, SourceKind, is_host},
+    target::containers::short,
 };
 
 use super::json::{Report, TargetTold};
@@ -198,10 +199,14 @@ fn name(told: &TargetTold) -> String {
     if is_host(told.pid) {
         return host(&told.comm);
     }
-    match &told.go_version {
-        Some(version) => format!("{} (pid {}, {version})", told.comm, told.pid),
-        None => format!("{} (pid {})", told.comm, told.pid),
-    }
+    let container = told.container.as_deref().map(short);
+    let more = [
+        Some(format!("pid {}", told.pid)),
+        told.go_version.clone(),
+        container.map(|id| format!("container {id}")),
+    ];
+    let more: Vec<String> = more.into_iter().flatten().collect();
+    format!("{} ({})", told.comm, more.join(", "))
 }
 
 /// Whose goroutines these are.
@@ -365,6 +370,21 @@ mod tests {
         }
         story.neighbours(30_000.0, &[(4_711, "cc1plus", 18_200), (1, "systemd", 40)]);
         insta::assert_snapshot!(told(&mut story, Style::default()));
+    }
+
+    #[test]
+    fn a_process_in_a_container_is_told_with_it() {
+        let mut told = TargetTold {
+            pid: 7,
+            comm: "web".to_owned(),
+            exe: None,
+            go_version: Some("go1.27.3".to_owned()),
+            pprof_url: None,
+            container: Some("3fa1b2c3d4e5f607".to_owned()),
+        };
+        assert_eq!(name(&told), "web (pid 7, go1.27.3, container 3fa1b2c3d4e5)");
+        told.container = None;
+        assert_eq!(name(&told), "web (pid 7, go1.27.3)");
     }
 
     #[test]

@@ -1,0 +1,373 @@
+//! Cgroups as they are mounted here, of both versions, and who is in them.
+//!
+//! In: the mounts, `/proc/PID/cgroup`, and `cgroup.procs` of each cgroup. Out: where a cgroup's
+//! directory is, and the processes of a subtree. A mount may show a part of the tree only, as in a
+//! container; what lies outside of it is said to be, never guessed.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::errno::Errno;
+use procfs::process::{MountInfos, Process};
+
+use super::thread_group;
+use crate::event::Pid;
+
+/// The two forms that cgroups have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// A tree for each controller, or for a few of them.
+    One,
+    /// One tree for all.
+    Two,
+}
+
+/// A tree of cgroups that is mounted here.
+#[derive(Clone, Debug)]
+pub(super) struct Hierarchy {
+    pub version: Version,
+    /// Where.
+    pub at: PathBuf,
+    /// Which cgroup is seen there: in a container often its own.
+    pub root: String,
+    /// The mount's options, among them the controllers of version one, or `name=…`.
+    pub options: HashMap<String, Option<String>>,
+}
+
+impl Hierarchy {
+    /// All that are mounted here.
+    pub(super) fn mounted() -> Vec<Self> {
+        let mounts = Process::myself().and_then(|us| us.mountinfo());
+        mounts.map_or_else(|_| Vec::new(), Self::among)
+    }
+
+    /// Those among the mounts; version one's first, for where it has a controller version two has not.
+    pub(super) fn among(mounts: MountInfos) -> Vec<Self> {
+        let mut found: Vec<Self> = mounts
+            .into_iter()
+            .filter_map(|mount| {
+                let version = match mount.fs_type.as_str() {
+                    "cgroup" => Version::One,
+                    "cgroup2" => Version::Two,
+                    _ => return None,
+                };
+                Some(Self {
+                    version,
+                    at: mount.mount_point,
+                    root: mount.root,
+                    options: mount.super_options,
+                })
+            })
+            .collect();
+        found.sort_by_key(|hierarchy| hierarchy.version == Version::Two);
+        found
+    }
+
+    /// The path of a process's cgroup in it, of what its `/proc/PID/cgroup` says: `4:cpu,cpuacct:/web` in
+    /// version one, `0::/web` in version two.
+    pub(super) fn membership<'c>(&self, cgroups: &'c str) -> Option<&'c str> {
+        cgroups.lines().find_map(|line| {
+            let (id, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            let of_it = match self.version {
+                Version::One => controllers.split(',').any(|name| self.has(name)),
+                Version::Two => id == "0" && controllers.is_empty(),
+            };
+            of_it.then_some(path)
+        })
+    }
+
+    /// Whether it is version one's tree of a controller, or that of a name (`name=systemd`).
+    fn has(&self, controller: &str) -> bool {
+        match controller.split_once('=') {
+            Some((key, name)) => {
+                let named = self.options.get(key).and_then(Option::as_deref);
+                named == Some(name)
+            }
+            None => self.options.contains_key(controller),
+        }
+    }
+
+    /// A cgroup's path as it is seen here; `None` where it is not to be seen.
+    pub(super) fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let below = path.strip_prefix(self.root.trim_end_matches('/'))?;
+        let inside = below.is_empty() || below.starts_with('/');
+        (inside && !path.split('/').any(|name| name == "..")).then_some(below)
+    }
+
+    /// The directory of a cgroup, whether it is there or not; `None` where it is not to be seen.
+    pub(super) fn directory(&self, path: &str) -> Option<PathBuf> {
+        let below = self.below(path)?;
+        Some(self.at.join(below.trim_start_matches('/')))
+    }
+}
+
+/// Cgroups that are watched, each with all below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Groups {
+    /// The cgroup that a user named: by its directory, or as `/proc/PID/cgroup` writes it. In version
+    /// one that may be a cgroup in each of several trees. None of them where there is no such cgroup.
+    pub(super) fn named(path: &Path, hierarchies: &[Hierarchy]) -> Self {
+        let within = |hierarchy: &&Hierarchy| path.starts_with(&hierarchy.at);
+        // Of mounts below each other the innermost is meant.
+        let deepest = |hierarchy: &&Hierarchy| hierarchy.at.components().count();
+        let absolute = hierarchies.iter().filter(within).max_by_key(deepest);
+        let candidates: Vec<PathBuf> = match (absolute, path.to_str()) {
+            (Some(_), _) => vec![path.to_owned()],
+            (None, Some(path)) => directories(&format!("/{}", path.trim_matches('/')), hierarchies),
+            (None, None) => Vec::new(),
+        };
+        Self::there(candidates)
+    }
+
+    /// Those of the directories that are cgroups. Where the trees of version one hold the same
+    /// processes, as they do in most places, one of them is enough.
+    pub(super) fn there(candidates: Vec<PathBuf>) -> Self {
+        let mut groups = Self::default();
+        let mut members = BTreeSet::new();
+        for directory in candidates {
+            if !directory.join("cgroup.procs").exists() {
+                continue;
+            }
+            let more = below(&directory);
+            if groups.directories.is_empty() || !more.is_subset(&members) {
+                members.extend(more);
+                groups.directories.insert(directory);
+            }
+        }
+        groups
+    }
+
+    /// Takes in others.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.directories.extend(others.directories);
+    }
+
+    /// Nothing is watched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.directories.is_empty()
+    }
+
+    /// Every process that is in one of them now, also one that has ended and was not waited for, and
+    /// the kernel's own.
+    #[must_use]
+    pub fn members(&self) -> BTreeSet<Pid> {
+        let directories = self.directories.iter();
+        directories.flat_map(|at| below(at)).collect()
+    }
+
+    /// One of them is still there, so that processes may be started in it.
+    #[must_use]
+    pub fn remain(&self) -> bool {
+        self.directories.iter().any(|directory| directory.exists())
+    }
+}
+
+/// Where a cgroup of this path would be, in each tree where it is to be seen.
+pub(super) fn directories(path: &str, hierarchies: &[Hierarchy]) -> Vec<PathBuf> {
+    let trees = hierarchies.iter();
+    trees.filter_map(|tree| tree.directory(path)).collect()
+}
+
+/// The processes in a cgroup and in all below it.
+fn below(directory: &Path) -> BTreeSet<Pid> {
+    let mut members = BTreeSet::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(cgroup) = waiting.pop() {
+        members.extend(of_one(&cgroup));
+        // A directory's links count those in it (`kernfs_refresh_inode` in fs/kernfs/inode.c), and most have
+        // none: that spares reading them.
+        if fs::metadata(&cgroup).is_ok_and(|about| about.nlink() == 2) {
+            continue;
+        }
+        let inside = fs::read_dir(&cgroup).into_iter().flatten().flatten();
+        waiting.extend(
+            inside
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    members
+}
+
+fn of_one(cgroup: &Path) -> Vec<Pid> {
+    // Who is in a pid namespace that is not seen from here is listed as 0.
+    let ids = |text: String| -> Vec<Pid> {
+        let ids = text.lines().filter_map(|line| line.trim().parse().ok());
+        ids.filter(|id| *id != 0).collect()
+    };
+    match fs::read_to_string(cgroup.join("cgroup.procs")) {
+        Ok(text) => ids(text),
+        // Of a threaded cgroup version two tells the threads only.
+        Err(error) if is(&error, Errno::EOPNOTSUPP) => {
+            let threads = fs::read_to_string(cgroup.join("cgroup.threads")).unwrap_or_default();
+            ids(threads).into_iter().filter_map(thread_group).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A made-up tree of cgroups.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn at(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn cgroup(&self, path: &str, procs: &str) -> &Self {
+            let directory = self.at().join(path.trim_start_matches('/'));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("cgroup.procs"), procs).unwrap();
+            self
+        }
+
+        fn hierarchy(&self, version: Version, below: &str, root: &str) -> Hierarchy {
+            Hierarchy {
+                version,
+                at: self.at().join(below),
+                root: root.to_owned(),
+                options: HashMap::new(),
+            }
+        }
+    }
+
+    fn members(path: impl AsRef<Path>, hierarchies: &[Hierarchy]) -> Vec<Pid> {
+        let groups = Groups::named(path.as_ref(), hierarchies);
+        groups.members().into_iter().collect()
+    }
+
+    #[test]
+    fn a_cgroup_is_named_by_its_directory_or_as_proc_writes_it_and_means_all_below() {
+        let tree = Tree::new();
+        tree.cgroup("/", "1\n")
+            .cgroup("/web", "")
+            .cgroup("/web/a", "10\n11\n")
+            .cgroup("/web/a/deep", "12\n")
+            .cgroup("/webs", "20\n");
+        let two = [tree.hierarchy(Version::Two, "", "/")];
+        for path in ["/web", "web", "/web/", "web/"] {
+            assert_eq!(members(path, &two), [10, 11, 12], "{path}");
+        }
+        assert_eq!(members(tree.at().join("web/a"), &two), [10, 11, 12]);
+        assert_eq!(members("/", &two), [1, 10, 11, 12, 20]);
+        for path in ["/none", "/web/../webs", "web/a/cgroup.procs"] {
+            assert!(
+                Groups::named(Path::new(path), &two).is_empty(),
+                "{path} is no cgroup"
+            );
+        }
+    }
+
+    #[test]
+    fn in_version_one_each_controller_has_a_tree_and_all_are_looked_at() {
+        let tree = Tree::new();
+        tree.cgroup("cpu/web", "10\n11\n")
+            .cgroup("memory/web", "10\n11\n")
+            .cgroup("pids/web", "11\n12\n")
+            .cgroup("systemd/other", "1\n");
+        let trees: Vec<Hierarchy> = ["cpu", "memory", "pids", "systemd"]
+            .map(|name| tree.hierarchy(Version::One, name, "/"))
+            .into();
+        assert_eq!(members("/web", &trees), [10, 11, 12]);
+        let groups = Groups::named(Path::new("/web"), &trees);
+        assert_eq!(groups.directories.len(), 2, "memory tells what cpu does");
+        // One that is named by its directory is meant alone.
+        assert_eq!(members(tree.at().join("pids/web"), &trees), [11, 12]);
+    }
+
+    #[test]
+    fn a_cgroup_without_processes_is_watched_for_those_to_come() {
+        let tree = Tree::new();
+        tree.cgroup("/web", "");
+        let two = [tree.hierarchy(Version::Two, "", "/")];
+        let groups = Groups::named(Path::new("/web"), &two);
+        assert_eq!((groups.remain(), groups.members().len()), (true, 0));
+        tree.cgroup("/web/later", "7\n0\n");
+        assert_eq!(groups.members(), BTreeSet::from([7]));
+        fs::remove_dir_all(tree.at().join("web")).unwrap();
+        assert_eq!((groups.remain(), groups.members().len()), (false, 0));
+    }
+
+    #[test]
+    fn in_a_container_the_mount_shows_a_part_of_the_tree() {
+        let tree = Tree::new();
+        tree.cgroup("/web", "10\n");
+        let part = [tree.hierarchy(Version::Two, "", "/docker/abc")];
+        assert_eq!(members("/docker/abc/web", &part), [10]);
+        assert!(members("/docker/abcd/web", &part).is_empty());
+        assert!(members("/../web", &part).is_empty());
+    }
+
+    #[test]
+    fn a_process_is_a_member_by_controller_by_name_or_in_the_one_tree() {
+        let cgroups = "9:name=systemd:/init\n4:cpu,cpuacct:/web\n0::/one\n";
+        let tree = Tree::new();
+        let with = |version, options: &[(&str, Option<&str>)]| Hierarchy {
+            options: options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned)))
+                .collect(),
+            ..tree.hierarchy(version, "", "/")
+        };
+        for (hierarchy, path) in [
+            (with(Version::One, &[("cpuacct", None)]), Some("/web")),
+            (
+                with(Version::One, &[("name", Some("systemd"))]),
+                Some("/init"),
+            ),
+            (with(Version::One, &[("name", Some("elogind"))]), None),
+            (with(Version::One, &[("memory", None)]), None),
+            (with(Version::Two, &[]), Some("/one")),
+        ] {
+            assert_eq!(hierarchy.membership(cgroups), path, "{hierarchy:?}");
+        }
+    }
+
+    #[test]
+    fn mounts_of_both_versions_are_found_version_one_first() {
+        let text = "\
+            41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+            32 31 0:29 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+            33 31 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+            36 31 0:33 / /proc rw - proc proc rw\n";
+        let mounts = <MountInfos as procfs::FromBufRead>::from_buf_read(text.as_bytes()).unwrap();
+        let told: Vec<_> = Hierarchy::among(mounts)
+            .into_iter()
+            .map(|tree| {
+                let name = tree.has("cpu") || tree.has("name=systemd");
+                (tree.version, tree.at, tree.root, name)
+            })
+            .collect();
+        let at = |name: &str| PathBuf::from("/sys/fs/cgroup").join(name);
+        assert_eq!(
+            told,
+            [
+                (Version::One, at("cpu"), "/docker/abc".to_owned(), true),
+                (Version::One, at("systemd"), "/".to_owned(), true),
+                (Version::Two, at("unified"), "/".to_owned(), false),
+            ]
+        );
+    }
+}
