@@ -5,6 +5,8 @@
 
 mod json;
 
+use std::fs;
+
 pub use json::write_json;
 
 /// `text` with every character escaped that a terminal would obey.
@@ -26,6 +28,14 @@ pub fn clean(text: &str) -> String {
 pub fn clean_lines(text: &str) -> String {
     let lines: Vec<String> = text.split('\n').map(clean).collect();
     lines.join("\n")
+}
+
+/// A file of the kernel's, as text; `None` where it cannot be read. Names in it are whatever bytes somebody
+/// chose: a process's is cut after fifteen of them, also within a character.
+#[must_use]
+pub fn read(path: &str) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// At most the first `bytes` bytes of `text`, cut between two characters.

@@ -11,7 +11,7 @@ pub mod quotas;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use crate::event::Pid;
+use crate::{event::Pid, plain};
 
 /// How the user names processes; several name them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ fn matching(is: impl Fn(Pid) -> bool) -> Vec<Pid> {
 
 /// The process that thread `id` belongs to; `None` where there is no such thread.
 fn thread_group(id: u32) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let status = plain::read(&format!("/proc/{id}/status"))?;
     status
         .lines()
         .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
@@ -121,9 +121,8 @@ fn thread_group(id: u32) -> Option<Pid> {
 /// The process's name, as the kernel has it.
 #[must_use]
 pub fn comm(pid: Pid) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(
-        String::from_utf8_lossy(&bytes)
+        plain::read(&format!("/proc/{pid}/comm"))?
             .trim_end_matches('\n')
             .to_owned(),
     )
@@ -138,7 +137,7 @@ pub fn exe(pid: Pid) -> Option<PathBuf> {
 /// The container's id, where the cgroup's path carries one (64 hexadecimal digits).
 #[must_use]
 pub fn container(pid: Pid) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroups = plain::read(&format!("/proc/{pid}/cgroup"))?;
     cgroups
         .split(|symbol: char| !symbol.is_ascii_hexdigit())
         .find(|part| part.len() == 64)
@@ -172,6 +171,24 @@ mod tests {
             resolve(&[Selector::Comm(name.clone())]),
             Err(TargetError::NoComm(name))
         );
+    }
+
+    #[test]
+    fn a_name_may_be_any_bytes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = directory.path().join("\u{9b}évil\u{202e}\u{202e}\u{202e}");
+        fs::copy("/bin/sleep", &program).expect("a copy");
+        let mut child = std::process::Command::new(&program)
+            .arg("60")
+            .spawn()
+            .expect("a process");
+        let pid = child.id();
+        let found = resolve(&[Selector::Pid(pid)]);
+        let name = comm(pid);
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+        assert_eq!(found, Ok(BTreeSet::from([pid])));
+        assert_eq!(name.as_deref(), Some("\u{9b}évil\u{202e}\u{202e}\u{fffd}"));
     }
 
     #[test]
