@@ -8,6 +8,8 @@
 pub mod cgroup;
 pub mod draw;
 pub mod gopulse;
+pub mod held;
+pub mod host;
 pub mod http;
 pub mod netns;
 pub mod packets;

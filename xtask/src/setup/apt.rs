@@ -9,7 +9,7 @@ use gopulse_tests::turn::is_root;
 use crate::run::{find, run_quietly};
 
 /// A program that tests use, its package, and what is skipped without it.
-const TOOLS: [(&str, &str, &str); 14] = [
+const TOOLS: [(&str, &str, &str); 15] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -19,6 +19,7 @@ const TOOLS: [(&str, &str, &str); 14] = [
     ("iptables", "iptables", "scenarios with dropped packets"),
     ("curl", "curl", "asking the services by hand"),
     ("setpriv", "util-linux", "runs without privileges"),
+    ("setcap", "libcap2-bin", "runs with few privileges"),
     ("node", "nodejs", "traces in Perfetto"),
     ("python3", "python3", "Go for the test services"),
     ("nginx", "nginx", "scenarios with proxies"),
