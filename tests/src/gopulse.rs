@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -204,7 +207,41 @@ impl Watch {
         self.end()
     }
 
-    fn end(self) -> anyhow::Result<Ended> {
+    /// It still runs.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be asked.
+    pub fn runs(&mut self) -> anyhow::Result<bool> {
+        self.process.runs()
+    }
+
+    /// A signal.
+    ///
+    /// # Errors
+    ///
+    /// It is gone already.
+    pub fn send(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        kill(pid, signal).context("gopulse is gone")
+    }
+
+    /// A signal, and its end.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn signal(self, signal: Signal) -> anyhow::Result<Ended> {
+        self.send(signal)?;
+        self.end()
+    }
+
+    /// Its end when the time is over.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn end(self) -> anyhow::Result<Ended> {
         self.process.wait(PATIENCE)
     }
 }

@@ -10,6 +10,8 @@ pub mod cgroup;
 pub mod container;
 pub mod draw;
 pub mod gopulse;
+pub mod held;
+pub mod host;
 pub mod http;
 pub mod native;
 pub mod netns;

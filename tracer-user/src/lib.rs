@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod capabilities;
 pub mod event;
 pub mod plain;
 

@@ -29,6 +29,7 @@ use crate::{
         plan::{Choice, Hook, WANTS, Want},
         privileges,
     },
+    plain,
 };
 
 /// The kernel half.
@@ -288,7 +289,7 @@ fn no_cgroup() -> std::io::Error {
 
 /// Where cgroup v2 is mounted.
 fn root_cgroup() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mounts = plain::read("/proc/self/mounts")?;
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
         let place = fields.nth(1)?;

@@ -17,11 +17,13 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
+    capabilities::{self, Step},
     event::{Blocking, BootInstant, Event, Fact, Goroutine, Pid, Snapshot, SnapshotSource, Unseen},
     golang::{
         GoError, Program, memory,
         pprof::{self, Endpoint},
     },
+    target::listeners,
 };
 
 use super::rounds::Rounds;
@@ -86,6 +88,8 @@ impl Looks {
             outbox,
         };
         thread::spawn(move || {
+            // Where it fails it does so in every thread, and is told of the first.
+            let _ = capabilities::keep(&steps());
             for order in inbox {
                 reader.serve(&order);
             }
@@ -220,6 +224,16 @@ impl Reader {
         // Where nobody listens any more the capture is over.
         let _ = self.outbox.send(answer);
     }
+}
+
+/// What it takes on this host to read processes, and to ask their endpoints.
+#[must_use]
+pub fn steps() -> Vec<Step> {
+    let mut steps = vec![Step::Processes];
+    if listeners::several_namespaces() {
+        steps.push(Step::Namespaces);
+    }
+    steps
 }
 
 /// CPU time that this thread has used.

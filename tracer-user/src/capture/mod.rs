@@ -30,7 +30,7 @@ mod transfers;
 
 pub use attach::{Attached, Probes};
 pub use live::{Live, Options};
-pub use looks::{Pprof, now};
+pub use looks::{Pprof, now, steps as steps_of_looking};
 
 use crate::{
     event::{Event, Packet},

@@ -24,7 +24,10 @@ use blazesym::{
 };
 
 use super::{looks::now, stacks::KERNEL};
-use crate::event::{Event, Fact, Frame, Pid, StackId, Unseen};
+use crate::{
+    capabilities::{self, Step},
+    event::{Event, Fact, Frame, Pid, StackId, Unseen},
+};
 
 /// Stacks that wait for their names. What finds no room keeps its addresses.
 const WAITING: usize = 4_096;
@@ -59,6 +62,9 @@ impl Natives {
         let _ = thread::Builder::new()
             .name("symbols".to_owned())
             .spawn(move || {
+                // Where it fails it does so in every thread, and is told of the first.
+                let _ =
+                    capabilities::keep(&[Step::Processes, Step::Libraries, Step::KernelSymbols]);
                 let mut symbols = Symbols::default();
                 for wanted in queue {
                     if symbols.name(wanted, &answers).is_none() {

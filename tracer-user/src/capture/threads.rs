@@ -12,8 +12,11 @@ use tracer_ebpf as wire;
 use zerocopy::{FromBytes as _, FromZeros as _};
 
 use super::{Sink, live::Live, looks::now, seed::bytes};
-use crate::event::{
-    BootInstant, Event, Fact, Histogram, Left, Pid, Running, Switch, Thread, Waited, Waiting,
+use crate::{
+    event::{
+        BootInstant, Event, Fact, Histogram, Left, Pid, Running, Switch, Thread, Waited, Waiting,
+    },
+    plain,
 };
 
 /// The kernel's map; values as bytes of [`wire::Thread`].
@@ -289,7 +292,7 @@ fn comm(pid: Pid, tid: u32) -> Option<String> {
 
 /// What a thread does, and on which CPU it last did anything.
 fn stands(pid: Pid, tid: u32) -> Option<(u32, u32)> {
-    stat(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
+    stat(&plain::read(&format!("/proc/{pid}/task/{tid}/stat"))?)
 }
 
 /// The same from the line in `stat`, see proc(5); `None` for one that has ended.

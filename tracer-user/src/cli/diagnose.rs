@@ -5,7 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::{
-    Outcome, captured, output,
+    Outcome, captured,
+    destination::Destination,
+    output,
     recorded::Recorded,
     session::{Goroutines, Plan},
     targets::{Targets, duration},
@@ -68,7 +70,8 @@ enum FailOn {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let (model, findings) = match &arguments.source {
+    let to = arguments.output.as_deref();
+    let (model, findings, to) = match &arguments.source {
         Some(_) if arguments.targets.named() => {
             anyhow::bail!(
                 "a recording or capture and targets were both named\n  a recording tells what happened then, targets what happens now\n  name one of them (gopulse diagnose --help)"
@@ -83,33 +86,32 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             );
         }
         Some(source) if captured::is_capture(source) => {
+            let to = Destination::of_files(to)?;
             let (model, frames) = captured::read(source, &arguments.dumps)?;
             let mut findings = detect::findings(&model);
             captured::number(&model, frames, &mut findings);
-            (model, findings)
+            (model, findings, to)
         }
         Some(directory) => {
+            let to = Destination::of_files(to)?;
             let mut recorded = Recorded::read(directory, |_, _| ())?;
             let mut findings = detect::findings(&recorded.model);
             recorded.number_frames(&mut findings);
-            (recorded.model, findings)
+            (recorded.model, findings, to)
         }
         None => match live(&arguments)? {
-            Some(model) => {
+            Some((model, to)) => {
                 let findings = detect::findings(&model);
-                (model, findings)
+                (model, findings, to)
             }
             None => return Ok(Outcome::Interrupted),
         },
     };
     let report = Report::new(&model, &findings);
-    output::result(
-        arguments.output.as_deref(),
-        |out, terminal| match arguments.format {
-            Format::Json => report.write_json(&mut *out),
-            Format::Text => text::write(&report, &mut &mut *out, style(terminal)),
-        },
-    )?;
+    output::write_to(to, |out, terminal| match arguments.format {
+        Format::Json => report.write_json(&mut *out),
+        Format::Text => text::write(&report, &mut &mut *out, style(terminal)),
+    })?;
     let least = match arguments.fail_on {
         FailOn::Critical => Severity::Critical,
         FailOn::Warning => Severity::Warning,
@@ -121,8 +123,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     })
 }
 
-/// `None` where the user interrupted before anything was seen.
-fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
+/// The model, and where the result goes; `None` where the user interrupted before anything was seen.
+fn live(arguments: &Arguments) -> anyhow::Result<Option<(Model, Destination)>> {
     let options = Options {
         packets: false,
         timeline: arguments.timeline,
@@ -130,6 +132,7 @@ fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
         pprof: arguments.goroutines.pprof(),
     };
     let session = Plan::new(&arguments.targets, arguments.duration, options)?.start()?;
+    let to = Destination::open(arguments.output.as_deref())?;
     let mut seen = Seen {
         model: Model::new(session.source.clone()),
         last: session.source.started,
@@ -140,7 +143,7 @@ fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
         return Ok(None);
     }
     seen.model.end(ended.at.max(seen.last));
-    Ok(Some(seen.model))
+    Ok(Some((seen.model, to)))
 }
 
 /// A model that is fed.

@@ -8,8 +8,10 @@ use tracer_ebpf::Config;
 
 use super::{Outcome, output};
 use crate::{
+    capabilities,
     capture::{Attached, CaptureError},
     host::{btf, plan::Choice, privileges},
+    plain::clean,
 };
 
 #[derive(Args)]
@@ -32,7 +34,7 @@ pub(super) fn run(_: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 fn line(out: &mut dyn io::Write, mark: &str, what: &str, found: &str) -> io::Result<()> {
-    writeln!(out, "  {mark:<4} {what:<22} {found}")
+    writeln!(out, "  {mark:<4} {what:<22} {}", clean(found))
 }
 
 fn kernel(out: &mut dyn io::Write) -> io::Result<()> {
@@ -79,7 +81,7 @@ fn kernel(out: &mut dyn io::Write) -> io::Result<()> {
 fn rights(out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "Privileges")?;
     for (capability, use_of) in privileges::NEEDED {
-        let mark = match privileges::held(capability) {
+        let mark = match capabilities::have(capability) {
             Some(true) => "yes",
             Some(false) => "no",
             None => "?",
@@ -88,9 +90,16 @@ fn rights(out: &mut dyn io::Write) -> io::Result<()> {
     }
     let missing = privileges::NEEDED
         .iter()
-        .any(|(capability, _)| privileges::held(*capability) == Some(false));
+        .any(|(capability, _)| capabilities::have(*capability) == Some(false));
     if missing {
+        let setcap = privileges::setcap();
         told(out, "", "", "run it as root: sudo gopulse doctor")?;
+        told(
+            out,
+            "",
+            "",
+            &format!("or give it to the program: sudo {setcap}"),
+        )?;
     }
     writeln!(out)
 }

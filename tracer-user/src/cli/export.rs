@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use super::{Outcome, output, recorded::Recorded};
+use super::{Outcome, destination::Destination, output, recorded::Recorded};
 use crate::{
     detect,
     export::{
@@ -47,21 +47,22 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let to = Destination::of_files(arguments.output.as_deref())?;
     match arguments.to {
-        Format::Pcapng => pcapng(arguments)?,
-        Format::Pprof => profile(arguments, |samples, model, mut out, terminal| {
+        Format::Pcapng => pcapng(arguments, to)?,
+        Format::Pprof => profile(arguments, to, |samples, model, mut out, terminal| {
             refuse(terminal, "a profile", "go tool pprof FILE")?;
             pprof::write(samples, model, &mut out)
         })?,
-        Format::Folded => profile(arguments, |samples, model, mut out, _| {
+        Format::Folded => profile(arguments, to, |samples, model, mut out, _| {
             folded::write(samples, model, &mut out)
         })?,
-        Format::Perfetto => perfetto(arguments)?,
+        Format::Perfetto => perfetto(arguments, to)?,
     }
     Ok(Outcome::Healthy)
 }
 
-fn pcapng(arguments: &Arguments) -> anyhow::Result<()> {
+fn pcapng(arguments: &Arguments, to: Destination) -> anyhow::Result<()> {
     let mut rows = Rows::default();
     let Recorded { reader, model } =
         Recorded::read(&arguments.recording, |event, model| rows.tell(event, model))?;
@@ -70,7 +71,7 @@ fn pcapng(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(output) = &arguments.output {
         refuse_the_same(&capture, output)?;
     }
-    output::result(arguments.output.as_deref(), |out, terminal| {
+    output::write_to(to, |out, terminal| {
         refuse(terminal, "a capture", "wireshark -k -i -")?;
         wireshark::annotate(&mut capture, out, &model, &mut findings, &rows)
     })
@@ -80,6 +81,7 @@ fn pcapng(arguments: &Arguments) -> anyhow::Result<()> {
 /// Writes what the samples of the recording come to.
 fn profile(
     arguments: &Arguments,
+    to: Destination,
     write: impl FnOnce(&Samples, &Model, &mut dyn io::Write, bool) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let mut samples = Samples::default();
@@ -90,18 +92,18 @@ fn profile(
             arguments.recording.display()
         ));
     }
-    output::result(arguments.output.as_deref(), |out, terminal| {
+    output::write_to(to, |out, terminal| {
         write(&samples, &recorded.model, out, terminal)
     })
     .with_context(|| format!("cannot export {}", arguments.recording.display()))
 }
 
-fn perfetto(arguments: &Arguments) -> anyhow::Result<()> {
+fn perfetto(arguments: &Arguments, to: Destination) -> anyhow::Result<()> {
     let mut recorded = Recorded::read(&arguments.recording, |_, _| {})?;
     let mut findings = detect::findings(&recorded.model);
     recorded.number_frames(&mut findings);
     let again = Reader::open(&arguments.recording)?;
-    output::result(arguments.output.as_deref(), |mut out, terminal| {
+    output::write_to(to, |mut out, terminal| {
         refuse(terminal, "a trace", "gzip > FILE")?;
         perfetto::write(&recorded.model, &findings, again, &mut out)
     })

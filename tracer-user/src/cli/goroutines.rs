@@ -3,29 +3,24 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use clap::{ArgGroup, Args, ValueEnum};
 use jiff::Timestamp;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 
 use super::{
     Outcome,
+    destination::Destination,
     dumps::saved_goroutines,
+    interrupt,
     output::{self, say},
     targets::duration,
 };
 use crate::{
+    capabilities, capture,
     event::{Pid, SnapshotSource},
     golang::{
         GoError, Program,
@@ -35,6 +30,7 @@ use crate::{
         pprof::{self, Endpoint},
         saved::{Form, Saved},
     },
+    plain::clean,
     report::goroutines::{Goroutines, Selection, SnapshotTold, table},
     target,
 };
@@ -110,8 +106,14 @@ enum Format {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let to = match arguments.pid {
+        None => Destination::of_files(arguments.output.as_deref())?,
+        Some(_) => Destination::open(arguments.output.as_deref())?,
+    };
     let snapshots = match (arguments.pid, &arguments.url) {
         (Some(pid), _) => {
+            // Where a sandbox keeps us from it, we are no worse off than before.
+            let _ = capabilities::keep(&capture::steps_of_looking());
             let mut process = Process::new(pid)?;
             let (times, every) = arguments.pace();
             repeat(times, every, || process.snapshot())?
@@ -145,13 +147,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         top: arguments.top,
     };
     let goroutines = Goroutines::new(&snapshots, &selection);
-    output::result(
-        arguments.output.as_deref(),
-        |mut out, terminal| match arguments.format {
-            Format::Json => goroutines.write_json(&mut out),
-            Format::Text => table::write(&goroutines, &mut out, width(terminal)),
-        },
-    )?;
+    output::write_to(to, |mut out, terminal| match arguments.format {
+        Format::Json => goroutines.write_json(&mut out),
+        Format::Text => table::write(&goroutines, &mut out, width(terminal)),
+    })?;
     Ok(Outcome::Healthy)
 }
 
@@ -183,12 +182,7 @@ fn repeat(
     every: Duration,
     mut take: impl FnMut() -> anyhow::Result<Taken>,
 ) -> anyhow::Result<Vec<Taken>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .context("cannot be told of Ctrl-C")?;
-    }
+    let stop = interrupt::flag()?;
     let mut taken = Vec::new();
     for number in 1..=times {
         let next = Instant::now() + every;
@@ -238,7 +232,8 @@ impl Process {
         let program = match Program::of_process(pid) {
             Ok(Some(program)) => Ok(program),
             Ok(None) => anyhow::bail!(
-                "{name} does not run a Go program\n  goroutines are Go's; only linux/amd64 and Go 1.21 to 1.27 are known\n  pgrep -a NAME tells who runs what"
+                "{} does not run a Go program\n  goroutines are Go's; only linux/amd64 and Go 1.21 to 1.27 are known\n  pgrep -a NAME tells who runs what",
+                clean(&name)
             ),
             Err(error) => Err(error),
         };

@@ -5,11 +5,13 @@
 //! or the privileges do not allow it, 130 where the user interrupted before anything was seen.
 
 mod captured;
+mod destination;
 mod diagnose;
 mod doctor;
 mod dumps;
 mod export;
 mod goroutines;
+mod interrupt;
 mod outcome;
 mod output;
 mod record;

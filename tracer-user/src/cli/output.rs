@@ -1,15 +1,17 @@
 //! Where results and messages go.
 
 use std::{
-    fs::File,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
 };
 
+use super::destination::Destination;
+use crate::plain;
+
 /// Says something to the person at the terminal.
 pub(super) fn say(text: &str) {
     // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", plain::clean_lines(text));
 }
 
 /// A line that is written over by the next one; only on a terminal.
@@ -29,16 +31,26 @@ pub(super) fn result(
     to: Option<&Path>,
     write: impl FnOnce(&mut dyn io::Write, bool) -> io::Result<()>,
 ) -> anyhow::Result<()> {
+    write_to(Destination::open(to)?, write)
+}
+
+/// The same, to what was opened before.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn write_to(
+    to: Destination,
+    write: impl FnOnce(&mut dyn io::Write, bool) -> io::Result<()>,
+) -> anyhow::Result<()> {
     match to {
-        Some(path) => {
-            let mut file =
-                io::BufWriter::new(File::create(path).map_err(|error| {
-                    anyhow::anyhow!("cannot write {}: {error}", path.display())
-                })?);
+        Destination::Named(mut named) => {
+            let mut file = io::BufWriter::new(named.begin()?);
             write(&mut file, false)?;
             file.flush()?;
+            drop(file);
+            named.keep();
         }
-        None => {
+        Destination::Standard => {
             let stdout = io::stdout();
             let terminal = stdout.is_terminal();
             let mut stdout = io::BufWriter::new(stdout.lock());

@@ -2,22 +2,19 @@
 
 use std::{
     process::{Child, Command},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use clap::Args;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 
-use super::{output::progress, targets::Targets};
+use super::{
+    interrupt,
+    output::{progress, say},
+    targets::Targets,
+};
 use crate::{
+    capabilities::{self, Step},
     capture::{self, CaptureError, Live, Options, Pprof, Sink},
     event::{BootInstant, Event, Fact, Source},
     host::privileges,
@@ -122,13 +119,7 @@ impl Session {
     /// # Errors
     /// Where the command cannot be started.
     pub(super) fn run(mut self, sink: &mut dyn Sink) -> anyhow::Result<Ended> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // The second one ends us at once: the kernel removes what we put there.
-            flag::register_conditional_default(signal, Arc::clone(&stop))
-                .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-                .context("cannot be told of Ctrl-C")?;
-        }
+        let stop = interrupt::flag()?;
         for event in self.begun {
             sink.event(event);
         }
@@ -138,6 +129,7 @@ impl Session {
             Some(mut command) => Some(self.live.spawn(&mut command)?),
             None => None,
         };
+        give_up(child.is_some());
         let mut watched = Watched {
             sink,
             begun: Instant::now(),
@@ -155,6 +147,23 @@ impl Session {
             interrupted: stop.load(Ordering::Relaxed),
             at,
         })
+    }
+}
+
+/// Gives up what is not needed any more: every probe is in place, and the command has what we had.
+fn give_up(command: bool) {
+    let mut steps = capture::steps_of_looking();
+    steps.extend([Step::Maps, Step::LateProbes]);
+    if command {
+        // It may make a network namespace of its own.
+        steps.extend([Step::Command, Step::Namespaces]);
+    }
+    // A crash leaves no core file, which would hold the first bytes of requests and others' memory.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    if let Err(why) = capabilities::keep(&steps) {
+        say(&format!(
+            "gopulse: cannot give up privileges that are not needed any more: {why}"
+        ));
     }
 }
 

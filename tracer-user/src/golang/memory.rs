@@ -22,7 +22,10 @@ use super::{
     state::{IDLE_RUNTIME_WORKERS, state},
     traceback,
 };
-use crate::event::{Blocking, Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource};
+use crate::{
+    event::{Blocking, Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource},
+    plain,
+};
 
 /// More goroutines than this are taken for a wrong layout: their `g`s alone would fill 20 GB.
 const MOST_GOROUTINES: u64 = 50_000_000;
@@ -420,8 +423,11 @@ fn threads(pid: Pid) -> Vec<u64> {
         .into_iter()
         .flatten()
         .filter_map(|thread| {
-            let ids = thread.ok()?.status().ok()?.nspid?;
-            u64::try_from(*ids.last()?).ok()
+            let status = plain::read(&format!("/proc/{pid}/task/{}/status", thread.ok()?.tid))?;
+            let ids = status
+                .lines()
+                .find_map(|line| line.strip_prefix("NSpid:"))?;
+            ids.split_whitespace().next_back()?.parse().ok()
         })
         .collect()
 }

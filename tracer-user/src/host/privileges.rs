@@ -1,11 +1,13 @@
-//! What we are allowed to do.
+//! What we must be allowed to do to begin; what is kept of it is in [`crate::capabilities`].
 
-use caps::{CapSet, Capability};
+use caps::Capability;
 
 use super::HostError;
+use crate::capabilities::have;
 
-/// What each capability is needed for.
-pub const NEEDED: [(Capability, &str); 5] = [
+/// What each capability is needed for. Root has them all; a program that has them as file capabilities runs
+/// for anybody.
+pub const NEEDED: [(Capability, &str); 8] = [
     (Capability::CAP_BPF, "load programs and maps"),
     (
         Capability::CAP_PERFMON,
@@ -14,34 +16,49 @@ pub const NEEDED: [(Capability, &str); 5] = [
     (Capability::CAP_NET_ADMIN, "see packets (cgroup_skb)"),
     (
         Capability::CAP_SYS_PTRACE,
-        "read the memory and files of other users' processes",
+        "read the memory of other users' processes",
+    ),
+    (
+        Capability::CAP_DAC_READ_SEARCH,
+        "find whose a socket is, read other users' programs",
     ),
     (
         Capability::CAP_SYS_ADMIN,
-        "enter other network namespaces, attach to the root cgroup",
+        "look into other network namespaces",
     ),
+    (
+        Capability::CAP_CHECKPOINT_RESTORE,
+        "name the functions of native libraries",
+    ),
+    (Capability::CAP_SYSLOG, "name the kernel's functions"),
 ];
 
-/// Which of [`NEEDED`] we have; `None` where we cannot tell.
+/// Those without which nothing can be traced.
+const INDISPENSABLE: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_SYS_PTRACE,
+];
+
+/// The command that lets everybody who may run the program trace with it.
 #[must_use]
-pub fn held(capability: Capability) -> Option<bool> {
-    caps::has_cap(None, CapSet::Effective, capability).ok()
+pub fn setcap() -> String {
+    let names: Vec<String> = NEEDED
+        .iter()
+        .map(|(capability, _)| capability.to_string().to_lowercase())
+        .collect();
+    format!("setcap {}=ep gopulse", names.join(","))
 }
 
-/// Says what is missing to load anything at all.
+/// Says what is missing to trace anything at all.
 ///
 /// # Errors
-/// Without `CAP_BPF` and `CAP_PERFMON` (or `CAP_SYS_ADMIN`, which holds both).
+/// Names the capabilities.
 pub fn check() -> Result<(), HostError> {
-    if held(Capability::CAP_SYS_ADMIN) == Some(true) {
-        return Ok(());
-    }
-    let missing: Vec<String> = NEEDED
+    let missing: Vec<String> = INDISPENSABLE
         .iter()
-        .filter(|(capability, _)| {
-            !matches!(capability, Capability::CAP_SYS_ADMIN) && held(*capability) == Some(false)
-        })
-        .map(|(capability, _)| capability.to_string())
+        .filter(|capability| have(**capability) == Some(false))
+        .map(ToString::to_string)
         .collect();
     if missing.is_empty() {
         Ok(())

@@ -12,10 +12,11 @@ use std::{
 };
 
 use nix::{
+    dir::Dir,
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, openat, renameat},
-    sys::stat::{Mode, fchmod, mkdirat},
-    unistd::{UnlinkatFlags, fsync, unlinkat},
+    sys::stat::{Mode, fchmod, fstat, mkdirat},
+    unistd::{UnlinkatFlags, fsync, geteuid, unlinkat},
 };
 
 use super::RecordingError;
@@ -45,14 +46,15 @@ impl Directory {
             }
             Err(errno) => return Err(create(errno)),
         };
+        let owner = fstat(&descriptor).map_err(create)?.st_uid;
+        if owner != geteuid().as_raw() {
+            return Err(RecordingError::NotOurs { path, owner });
+        }
         // A file that appears after this look is not overwritten either: each is created exclusively.
-        let mut entries = path.read_dir().map_err(|source| RecordingError::Create {
-            path: path.clone(),
-            source,
-        })?;
-        if entries.next().is_some() {
+        if !is_empty(&descriptor).map_err(create)? {
             return Err(RecordingError::NotEmpty { path });
         }
+        // Whatever the umask took, or whoever made it gave.
         fchmod(&descriptor, Mode::S_IRWXU).map_err(create)?;
         Ok(Self { descriptor, path })
     }
@@ -78,6 +80,7 @@ impl Directory {
         let path = self.path(name);
         mkdirat(&self.descriptor, name, Mode::S_IRWXU)
             .and_then(|()| open_directory(&self.descriptor, name))
+            .and_then(|made| fchmod(&made, Mode::S_IRWXU).map(|()| made))
             .map(|descriptor| Self {
                 descriptor,
                 path: path.clone(),
@@ -89,7 +92,10 @@ impl Directory {
     pub(super) fn create_file(&self, name: &str) -> Result<File, RecordingError> {
         let flags =
             OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        openat(&self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        openat(&self.descriptor, name, flags, mode)
+            // Whatever the umask took.
+            .and_then(|made| fchmod(&made, mode).map(|()| made))
             .map(File::from)
             .map_err(|errno| RecordingError::write(self.path(name), errno.into()))
     }
@@ -140,6 +146,17 @@ impl Directory {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// Whether nothing is in a directory; `.` and `..` are in each.
+fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
+    let mut names = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+    for entry in names.iter() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn open_directory(

@@ -38,6 +38,17 @@ pub enum RecordingError {
         /// The recording.
         path: PathBuf,
     },
+    /// The directory is there and belongs to another user.
+    #[error(
+        "cannot record into {path}: it belongs to the user {owner}, who could open it to others at any time; let \
+         gopulse make the directory: give another one with `-o`, or remove this one with `rmdir {path}`"
+    )]
+    NotOurs {
+        /// The recording.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// The disk (or the quota) is full. What was written is whole and can be read.
     #[error(
         "recording stopped at {path}: {source}; what was recorded until then is whole and stays readable, but later \

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     detect::{Finding, known_pid, rfc3339_nanoseconds},
     event::{Frame, Hook, Pid, Role, SnapshotSource, SourceKind, Unseen},
+    plain::write_json,
 };
 
 use super::host::HostTold;
@@ -271,8 +272,7 @@ impl Report {
     ///
     /// Those of `out`.
     pub fn write_json(&self, mut out: impl io::Write) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut out, self)?;
-        out.write_all(b"\n")
+        write_json(&mut out, self)
     }
 }
 

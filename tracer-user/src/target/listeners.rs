@@ -59,6 +59,12 @@ pub fn of_address(address: SocketAddr, from: Pid) -> Option<Pid> {
         .find(|pid| sockets(*pid).any(|found| found == inode))
 }
 
+/// Whether processes of this host are in more than one network namespace.
+#[must_use]
+pub fn several_namespaces() -> bool {
+    namespaces(&every_pid()).len() > 1
+}
+
 /// Whether the process owns a TCP socket.
 #[must_use]
 pub fn owns_tcp(pid: Pid) -> bool {

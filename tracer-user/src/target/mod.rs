@@ -19,7 +19,10 @@ use std::{
 
 pub use cgroups::Groups;
 
-use crate::event::{Pid, Unseen};
+use crate::{
+    event::{Pid, Unseen},
+    plain,
+};
 use cgroups::Hierarchy;
 
 /// How the user names processes; several name them all.
@@ -213,7 +216,7 @@ fn matching(is: impl Fn(Pid) -> bool) -> Vec<Pid> {
 
 /// The process that thread `id` belongs to; `None` where there is no such thread.
 fn thread_group(id: u32) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let status = plain::read(&format!("/proc/{id}/status"))?;
     status
         .lines()
         .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
@@ -222,9 +225,8 @@ fn thread_group(id: u32) -> Option<Pid> {
 /// The process's name, as the kernel has it.
 #[must_use]
 pub fn comm(pid: Pid) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(
-        String::from_utf8_lossy(&bytes)
+        plain::read(&format!("/proc/{pid}/comm"))?
             .trim_end_matches('\n')
             .to_owned(),
     )
@@ -239,7 +241,7 @@ pub fn exe(pid: Pid) -> Option<PathBuf> {
 /// The id of the container that the process is in, where its cgroup's path tells.
 #[must_use]
 pub fn container(pid: Pid) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroups = plain::read(&format!("/proc/{pid}/cgroup"))?;
     containers::of_cgroups(&cgroups).map(str::to_owned)
 }
 
@@ -304,6 +306,24 @@ mod tests {
             said.starts_with("no cgroup no/such/cgroup is mounted here"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_name_may_be_any_bytes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = directory.path().join("\u{9b}évil\u{202e}\u{202e}\u{202e}");
+        fs::copy("/bin/sleep", &program).expect("a copy");
+        let mut child = std::process::Command::new(&program)
+            .arg("60")
+            .spawn()
+            .expect("a process");
+        let pid = child.id();
+        let found = resolve(&[Selector::Pid(pid)]);
+        let name = comm(pid);
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+        assert_eq!(found.map(|named| named.pids), Ok(BTreeSet::from([pid])));
+        assert_eq!(name.as_deref(), Some("\u{9b}évil\u{202e}\u{202e}\u{fffd}"));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
 use super::cgroups::{Hierarchy, Version};
-use crate::event::{Pid, Quota};
+use crate::{
+    event::{Pid, Quota},
+    plain,
+};
 
 /// Cgroups above a process's own that are looked at; the kernel allows deeper trees, nobody has them.
 const DEEPEST: usize = 32;
@@ -52,9 +55,9 @@ impl Quotas {
     ///
     /// Its cgroup cannot be found among those mounted here; the text says why.
     pub fn of_process(&mut self, pid: Pid) -> Result<Option<Quota>, String> {
-        match fs::read_to_string(format!("/proc/{pid}/cgroup")) {
-            Ok(cgroups) => self.of_member(pid, &cgroups).map(Some),
-            Err(_) => Ok(None),
+        match plain::read(&format!("/proc/{pid}/cgroup")) {
+            Some(cgroups) => self.of_member(pid, &cgroups).map(Some),
+            None => Ok(None),
         }
     }
 

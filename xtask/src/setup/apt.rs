@@ -12,7 +12,7 @@ use crate::run::{find, run_quietly};
 pub(super) type Tool = (&'static str, &'static str, &'static str);
 
 /// What tests and benchmarks use.
-pub(super) const TESTING: [Tool; 17] = [
+pub(super) const TESTING: [Tool; 18] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -22,6 +22,7 @@ pub(super) const TESTING: [Tool; 17] = [
     ("iptables", "iptables", "scenarios with dropped packets"),
     ("curl", "curl", "asking the services by hand"),
     ("setpriv", "util-linux", "runs without privileges"),
+    ("setcap", "libcap2-bin", "runs with few privileges"),
     ("node", "nodejs", "traces in Perfetto"),
     ("python3", "python3", "Go for the test services"),
     ("nginx", "nginx", "scenarios with proxies"),

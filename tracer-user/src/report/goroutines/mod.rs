@@ -17,6 +17,7 @@ use crate::{
         census::{Census, Kind, UNTOLD},
         growth::{By, Change, compare},
     },
+    plain::write_json,
 };
 
 /// The name and version of this form.
@@ -143,8 +144,7 @@ impl Goroutines {
     ///
     /// What `out` says.
     pub fn write_json(&self, mut out: impl io::Write) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut out, self)?;
-        out.write_all(b"\n")
+        write_json(&mut out, self)
     }
 }
 

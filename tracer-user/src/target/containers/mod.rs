@@ -8,7 +8,7 @@ mod names;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt,
     path::Path,
 };
 
@@ -17,7 +17,7 @@ use super::{
     cgroups::{Groups, Hierarchy, directories},
     every_pid,
 };
-use crate::event::Pid;
+use crate::{event::Pid, plain};
 
 /// Hexadecimal digits of an id.
 const ID: usize = 64;
@@ -140,7 +140,7 @@ pub(super) fn find(
 ) -> Result<(BTreeSet<Pid>, Groups), TargetError> {
     let processes = every_pid()
         .into_iter()
-        .filter_map(|pid| Some((pid, fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)));
+        .filter_map(|pid| Some((pid, plain::read(&format!("/proc/{pid}/cgroup"))?)));
     let mut running = running(processes);
     // A whole id needs no names, which are in many files.
     if !running.iter().any(|container| container.id == asked) {
