@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -158,6 +159,24 @@ impl Watch {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Lets it stand still (SIGSTOP).
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub fn hold(&self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGCONT)
     }
 
     /// Ctrl-C, and the verdict.

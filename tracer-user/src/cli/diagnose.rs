@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{
     Outcome, captured, output,
     recorded::Recorded,
-    session::{Goroutines, Plan},
+    session::{CpuBudget, Goroutines, Plan},
     targets::{Targets, duration},
 };
 use crate::{
@@ -47,6 +47,8 @@ pub(super) struct Arguments {
     timeline: bool,
     #[command(flatten)]
     goroutines: Goroutines,
+    #[command(flatten)]
+    cpu_budget: CpuBudget,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,6 +130,7 @@ fn live(arguments: &Arguments) -> anyhow::Result<Option<Model>> {
         timeline: arguments.timeline,
         goroutines: true,
         pprof: arguments.goroutines.pprof(),
+        cpu_budget: arguments.cpu_budget.cpus(),
     };
     let session = Plan::new(&arguments.targets, arguments.duration, options)?.start()?;
     let mut seen = Seen {
