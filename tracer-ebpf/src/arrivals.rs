@@ -8,7 +8,8 @@
 //! CPUs, a time is forgotten or told too late, never too early.
 
 use crate::{
-    LYING_HOLE, LYING_KNOWN, LYING_LONGER, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT, Socket,
+    LYING_HOLE, LYING_KNOWN, LYING_LONGER, PHASE_NEW, PHASE_REQUEST, PHASE_RESPONSE, ROLE_CLIENT,
+    Socket,
 };
 
 /// What a read of the process found.
@@ -99,6 +100,16 @@ impl Socket {
             self.lying &= !LYING_LONGER;
         }
         read
+    }
+
+    /// Packets are not seen any more: what they said last must not be taken for what is.
+    #[inline(always)]
+    pub fn forget_packets(&mut self) {
+        self.wire_phase = PHASE_NEW;
+        self.status = [0; 2];
+        (self.next_sent, self.next_received) = (0, 0);
+        self.arrived = 0;
+        self.lying &= !(LYING_HOLE | LYING_LONGER);
     }
 
     /// A read begins the message that we receive in this exchange, or goes on with it. To be called when
@@ -200,6 +211,17 @@ mod tests {
             exact: true,
             unbroken: true,
         }
+    }
+
+    #[test]
+    fn where_packets_are_not_seen_any_more_nothing_is_said_to_lie_unread() {
+        let mut kernel = Kernel::new(ROLE_SERVER);
+        kernel.segment(10, 1000, 100);
+        assert_eq!(kernel.read(50, 100), exact(10));
+        kernel.expected += 300; // unseen
+        kernel.socket.forget_packets();
+        assert_eq!(kernel.read(60, 100).since, 0);
+        assert_eq!(kernel.socket.arrived, 0);
     }
 
     #[test]

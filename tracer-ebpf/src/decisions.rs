@@ -36,7 +36,7 @@ const POLL_FD: u64 = 8;
 pub(crate) fn decided(ctx: &ProbeContext, what: u16) -> Option<()> {
     // The probe sits in the file: other processes of the same program pass here too.
     let target = current_target()?;
-    let mut entry = ring::reserve::<DecisionWithStack>(Loss::Events)?;
+    let mut entry = ring::reserve::<DecisionWithStack>(Loss::Decisions)?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record, and `regs` to the registers of the context.
     unsafe {
@@ -86,7 +86,7 @@ pub(crate) fn deadline_passed(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn tell_deadline(what: u16, socket: u64, target: &Target) {
-    let Some(mut entry) = ring::reserve::<Decision>(Loss::Events) else {
+    let Some(mut entry) = ring::reserve::<Decision>(Loss::Decisions) else {
         return;
     };
     let decision = entry.as_mut_ptr();

@@ -7,7 +7,7 @@
 //! connection tells its first exchanges and what was slow or went wrong; the rest costs no record.
 
 use tracer_ebpf::{
-    BULK, FLAG_COMPLETE, FLAG_RESUMED, FULL, Header, KIND_UNREAD, Read, Socket, Unread,
+    BULK, FLAG_COMPLETE, FLAG_RESUMED, FULL, Header, KIND_UNREAD, Loss, Read, Socket, Stall, Unread,
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     goroutine::read_owner,
     heads,
     kernel::{limited, now, offset, read, round_trip, unread},
-    ring, sockets,
+    ring, shed, sockets,
 };
 
 /// The current thread sent (or read) `bytes` on `sock`.
@@ -36,10 +36,13 @@ pub(crate) fn transferred(sock: u64, bytes: i64, sent: bool) -> Option<()> {
     };
     // SAFETY: an element of the map; see `Socket` on who writes what.
     let socket = unsafe { &mut *pointer };
+    if shed::packets() {
+        socket.forget_packets();
+    }
     let (now, bytes) = (now(), bytes as u64);
     let read = if sent {
         if socket.ends_gap(true, now) {
-            ring::tell(socket.sending_gap(now, limited(sock), FLAG_RESUMED));
+            tell_stall(socket.sending_gap(now, limited(sock), FLAG_RESUMED));
         }
         None
     } else {
@@ -79,7 +82,7 @@ fn received(sock: u64, socket: &mut Socket, now: u64, bytes: u64) -> Option<Read
     let read = socket.reads(now, bytes, copied, || read(sock, offset!(rcv_nxt)));
     // Where bytes were read unseen, the silence is only ours.
     if read.unbroken && socket.ends_gap(false, now) {
-        ring::tell(socket.receiving_gap(now, read));
+        tell_stall(socket.receiving_gap(now, read));
     }
     Some(read)
 }
@@ -102,7 +105,7 @@ fn full(sock: u64) -> Option<()> {
 pub(crate) fn tell_stuck(sock: u64, socket: &mut Socket) {
     let now = now();
     if socket.is_stuck(now) {
-        ring::tell(socket.sending_gap(now, limited(sock), 0));
+        tell_stall(socket.sending_gap(now, limited(sock), 0));
         socket.buffer_full = 0; // told once
     }
 }
@@ -121,7 +124,7 @@ pub(crate) fn tell_end(sock: u64, socket: &mut Socket, old_state: u8) {
     if bytes == 0 {
         return;
     }
-    ring::tell(Unread {
+    let unread = Unread {
         header: Header {
             kind: KIND_UNREAD,
             what: 0,
@@ -131,7 +134,13 @@ pub(crate) fn tell_end(sock: u64, socket: &mut Socket, old_state: u8) {
         socket: socket.id,
         since: socket.arrived,
         bytes: u64::from(bytes),
-    });
+    };
+    ring::tell(unread, Loss::Stalls);
+}
+
+#[inline(always)]
+fn tell_stall(stall: Stall) {
+    ring::tell(stall, Loss::Stalls);
 }
 
 /// Tells the socket's exchange as it stands, if there is one. `unread` says that bytes lie in it.
@@ -140,5 +149,5 @@ fn tell(sock: u64, socket: &Socket, flags: u32, at: u64, unread: bool) {
     let Some(exchange) = socket.exchange(flags, at, round_trip(sock), unread) else {
         return;
     };
-    ring::tell(exchange);
+    ring::tell(exchange, Loss::Exchanges);
 }

@@ -35,7 +35,7 @@ mod turns;
 pub use arrivals::Read;
 pub use codes::*;
 pub use gaps::{BULK, FULL, STALL};
-pub use maps::{Config, KernelOffsets, Listener, Loss, Neighbour, Socket, Target, Tuple};
+pub use maps::{Config, KernelOffsets, Listener, Loss, Neighbour, Shed, Socket, Target, Tuple};
 pub use threads::{
     Before, ENDED, LONG_WAIT, NO_CPU, PREEMPTED, RANGES, RUNNING, SLEEPING, THROTTLED, Thread,
     UNINTERRUPTIBLE, WOKEN,

@@ -6,6 +6,7 @@
 //! each, since reading an argument that is not there fails verification.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod decisions;
 mod exchanges;
@@ -19,6 +20,7 @@ mod processes;
 mod ring;
 mod samples;
 mod scheduler;
+mod shed;
 mod sockets;
 
 use core::ffi::c_void;
@@ -38,7 +40,7 @@ use aya_ebpf::{
 use tracer_ebpf::{
     Address, DECIDER_CLIENT_TIMEOUT, DECIDER_SERVER_SHUTDOWN, DECIDER_TRANSPORT_CANCEL,
     DECIDER_TRANSPORT_CLOSE, DECIDER_TRANSPORT_DIAL, HEAD_LONG, Head, Listener, Loss, Neighbour,
-    Socket, Target, Thread, Tuple,
+    Shed, Socket, Target, Thread, Tuple,
 };
 
 /// Events, drained on a timer: never with a wake-up, which costs twenty times the event.
@@ -98,6 +100,12 @@ static NEIGHBOURS: LruPerCpuHashMap<u32, Neighbour> = LruPerCpuHashMap::with_max
 /// What was lost, by `Loss`.
 #[map]
 static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+/// How much of it leaves a hole in the story of sockets.
+#[map]
+static LOST: Array<u64> = Array::with_max_entries(1, 0);
+/// What is done without.
+#[map]
+static SHED: Array<Shed> = Array::with_max_entries(1, 0);
 
 // The life of a socket.
 

@@ -1,6 +1,8 @@
 //! The values and keys of the maps that both halves use, and what the loader tells the programs.
 
-use crate::{Address, Owner, Turn};
+use crate::{
+    Address, CHANGE_ACCEPTED, CHANGE_CLOSED, CHANGE_CONNECTING, CHANGE_FOUND, Owner, Turn,
+};
 
 record! {
     /// What the kernel half knows of one socket: the value of the map of sockets.
@@ -218,38 +220,78 @@ record! {
     }
 }
 
+record! {
+    /// What the kernel half does without by now, to keep within its budget of CPU time.
+    pub struct Shed = 8 {
+        /// 1 where packets are not seen any more.
+        pub packets: u32,
+        /// Of the connections that are opened, one in so many is followed; 0 stands for all.
+        pub one_in: u32,
+    }
+}
+
 /// What can be lost; the index into the map of losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Loss {
-    /// An event found its ring full.
-    Events = 0,
+    /// The first record of a socket.
+    Openings = 0,
+    /// A step in a socket's life between its first record and its last.
+    Changes = 1,
+    /// The last record of a socket.
+    Ends = 2,
+    /// An exchange.
+    Exchanges = 3,
+    /// A gap in a message, or bytes left unread.
+    Stalls = 4,
+    /// The head of a request, whose place may be the ring or the map of heads.
+    Heads = 5,
+    /// A decider ran.
+    Decisions = 6,
+    /// A process appeared, changed or went.
+    Processes = 7,
+    /// The last record of a thread.
+    ThreadEnds = 8,
+    /// A long wait for a CPU.
+    Waits = 9,
+    /// A switch of the timeline.
+    Switches = 10,
+    /// A sample.
+    Samples = 11,
     /// A packet found its ring full.
-    Packets = 1,
-    /// The head of a request found the events' ring full.
-    Heads = 2,
+    Packets = 12,
     /// The map of sockets is full: a socket is not followed.
-    Sockets = 3,
+    Sockets = 13,
     /// The map of addresses is full: a socket's packets are not seen.
-    Tuples = 4,
+    Tuples = 14,
     /// The map of targets is full: a child is not followed.
-    Targets = 5,
+    Targets = 15,
     /// The map of listeners is full: what a target accepts is seen from its first use on.
-    Listeners = 6,
+    Listeners = 16,
     /// The map of threads is full: a thread's time is not summed up.
-    Threads = 7,
+    Threads = 17,
     /// A sample's stack found no place.
-    Stacks = 8,
+    Stacks = 18,
 }
 
 impl Loss {
     /// How many there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 19;
     /// Each, in order of its index.
     pub const ALL: [Self; Self::COUNT as usize] = [
-        Self::Events,
-        Self::Packets,
+        Self::Openings,
+        Self::Changes,
+        Self::Ends,
+        Self::Exchanges,
+        Self::Stalls,
         Self::Heads,
+        Self::Decisions,
+        Self::Processes,
+        Self::ThreadEnds,
+        Self::Waits,
+        Self::Switches,
+        Self::Samples,
+        Self::Packets,
         Self::Sockets,
         Self::Tuples,
         Self::Targets,
@@ -257,4 +299,34 @@ impl Loss {
         Self::Threads,
         Self::Stacks,
     ];
+
+    /// Whether what is told of sockets has a hole where this is lost.
+    #[inline(always)]
+    #[must_use]
+    pub const fn leaves_hole(self) -> bool {
+        self as u32 <= Self::Processes as u32
+    }
+
+    /// What a `CHANGE_…` is as a loss.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_change(what: u16) -> Self {
+        match what {
+            CHANGE_CONNECTING | CHANGE_ACCEPTED | CHANGE_FOUND => Self::Openings,
+            CHANGE_CLOSED => Self::Ends,
+            _ => Self::Changes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_loss_stands_at_its_index() {
+        for (index, loss) in Loss::ALL.into_iter().enumerate() {
+            assert_eq!(loss as usize, index);
+        }
+    }
 }

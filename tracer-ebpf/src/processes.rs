@@ -97,7 +97,7 @@ pub(crate) fn call_ended(result: i64) -> Option<()> {
 
 #[inline(always)]
 fn tell(what: u16, tgid: u32, parent: u32) -> Option<()> {
-    ring::tell(ProcessChange {
+    let change = ProcessChange {
         header: Header {
             kind: KIND_PROCESS,
             what,
@@ -106,5 +106,6 @@ fn tell(what: u16, tgid: u32, parent: u32) -> Option<()> {
         },
         tgid,
         parent,
-    })
+    };
+    ring::tell(change, Loss::Processes)
 }

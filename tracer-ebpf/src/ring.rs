@@ -21,10 +21,10 @@ pub(crate) fn reserve<T: 'static>(loss: Loss) -> Option<RingBufEntry<T>> {
     entry
 }
 
-/// Hands over a record that is whole.
+/// Hands over a record that is whole; where it finds no room it counts as `loss`.
 #[inline(always)]
-pub(crate) fn tell<T: Copy + 'static>(record: T) -> Option<()> {
-    let mut entry = reserve::<T>(Loss::Events)?;
+pub(crate) fn tell<T: Copy + 'static>(record: T, loss: Loss) -> Option<()> {
+    let mut entry = reserve::<T>(loss)?;
     entry.write(record);
     entry.submit(QUIETLY);
     Some(())

@@ -68,7 +68,7 @@ fn tell(ctx: &PerfEventContext, tgid: u32, tid: u32, target: &Target) -> Option<
     if user == TAKEN || kernel == TAKEN {
         return tell_with_stacks(ctx, sample);
     }
-    ring::tell(sample)
+    ring::tell(sample, Loss::Samples)
 }
 
 /// A sample whose stacks stand behind it.
@@ -82,7 +82,7 @@ struct SampleWithStacks {
 /// Tells a sample of which a stack would go where another one is kept.
 #[inline(always)]
 fn tell_with_stacks(ctx: &PerfEventContext, sample: Sample) -> Option<()> {
-    let mut entry = ring::reserve::<SampleWithStacks>(Loss::Events)?;
+    let mut entry = ring::reserve::<SampleWithStacks>(Loss::Samples)?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record, and the helper writes within `frames`.
     unsafe {

@@ -76,7 +76,7 @@ pub(crate) fn switched(preempted: bool, prev: u64, next: u64, state: Option<u32>
         }
     }
     if timeline_wanted() && (from.is_some() || to.is_some()) {
-        ring::tell(Switch {
+        let switch = Switch {
             header: Header {
                 kind: KIND_SWITCH,
                 what: left.state as u16,
@@ -90,7 +90,8 @@ pub(crate) fn switched(preempted: bool, prev: u64, next: u64, state: Option<u32>
             to_tgid: to.map_or(0, |()| next_tgid),
             to_tid: to.map_or(0, |()| next_tid),
             _pad: 0,
-        })?;
+        };
+        ring::tell(switch, Loss::Switches)?;
     }
     Some(())
 }
@@ -212,7 +213,7 @@ fn end(thread: *mut Thread, tid: u32, now: u64) {
     };
     thread.comm = bpf_get_current_comm().unwrap_or_default();
     if EVENTS.output::<Thread>(&*thread, QUIETLY).is_err() {
-        losses::count(Loss::Events);
+        losses::count(Loss::ThreadEnds);
     }
     let _ = THREADS.remove(tid);
 }
@@ -221,7 +222,7 @@ fn end(thread: *mut Thread, tid: u32, now: u64) {
 fn tell_wait(thread: *mut Thread, before: Before, now: u64, by_tgid: u32, by_tid: u32) {
     // SAFETY: an element of the map.
     let thread = unsafe { &*thread };
-    ring::tell(Waited {
+    let waited = Waited {
         header: Header {
             kind: KIND_WAITED,
             what: before.state as u16,
@@ -235,7 +236,8 @@ fn tell_wait(thread: *mut Thread, before: Before, now: u64, by_tgid: u32, by_tid
         by_tgid,
         by_tid,
         by_comm: bpf_get_current_comm().unwrap_or_default(),
-    });
+    };
+    ring::tell(waited, Loss::Waits);
 }
 
 /// For how long a task of the fair class has run since it was picked.

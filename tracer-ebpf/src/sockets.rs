@@ -32,6 +32,7 @@ use crate::{
     },
     losses,
     ring::{self, QUIETLY},
+    shed,
 };
 
 /// A socket of which nothing is known. In read-only data, since it is large for a stack of 512 bytes.
@@ -64,7 +65,7 @@ pub(crate) fn state_changed(ctx: *mut c_void, sock: u64, old: u8, new: u8) -> Op
 #[inline(always)]
 fn connecting(ctx: *mut c_void, sock: u64) -> Option<()> {
     let target = current_target()?;
-    if !is_tcp(sock) {
+    if !is_tcp(sock) || !shed::follows() {
         return None;
     }
     let socket = enter(sock, ROLE_CLIENT)?;
@@ -110,6 +111,9 @@ fn accepted(sock: u64) -> Option<()> {
     };
     // SAFETY: the value is only read.
     let tgid = *unsafe { LISTENERS.get(listener) }?;
+    if !shed::follows() {
+        return None;
+    }
     let socket = enter(sock, ROLE_SERVER)?;
     socket.owner.tgid = tgid;
     read_address(sock, &mut socket.address)?;
@@ -156,8 +160,8 @@ fn listening(sock: u64) -> Option<()> {
 /// handed over by a process that is not traced.
 #[inline(always)]
 pub(crate) fn found(sock: u64, target: &Target) -> Option<*mut Socket> {
-    if !is_tcp(sock) {
-        return None;
+    if shed::connections() || !is_tcp(sock) {
+        return None; // it may be one of those that are not followed
     }
     let state: u8 = read(sock, offset!(skc_state))?;
     if state == SYN_SENT || state == LISTEN || state == CLOSE {
@@ -224,7 +228,7 @@ fn closed(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
     heads::forget(sock, socket);
     let retransmits: u32 = read(sock, offset!(total_retrans)).unwrap_or(0);
     let srtt_us = round_trip(sock);
-    let entry = ring::reserve::<Change>(Loss::Events);
+    let entry = ring::reserve::<Change>(Loss::Ends);
     if let Some(mut entry) = entry {
         let change = entry.as_mut_ptr();
         fill(change, CHANGE_CLOSED, old, FLAG_LAST_OWNER | abort, socket);
@@ -256,7 +260,7 @@ pub(crate) fn reset_sent(sock: u64, reason: u32) -> Option<()> {
     read_address(sock, &mut address)?;
     // SAFETY: the value is only replaced as a whole.
     let socket = unsafe { TUPLES.get(&address) }?.socket;
-    let mut entry = ring::reserve::<Change>(Loss::Events)?;
+    let mut entry = ring::reserve::<Change>(Loss::Changes)?;
     let change = entry.as_mut_ptr();
     // SAFETY: `change` points to a whole reserved `Change`, which is set from end to end.
     unsafe {
@@ -379,7 +383,7 @@ fn tell(sock: u64, what: u16, old: u8, number: u32) -> Option<()> {
 
 #[inline(always)]
 fn tell_of(what: u16, old: u8, flags: u32, error: i32, number: u32, socket: &Socket) -> Option<()> {
-    let mut entry = ring::reserve::<Change>(Loss::Events)?;
+    let mut entry = ring::reserve::<Change>(Loss::of_change(what))?;
     let change = entry.as_mut_ptr();
     fill(change, what, old, flags, socket);
     // SAFETY: `change` points into the reserved record.
@@ -401,7 +405,7 @@ fn with_current_owner(
     socket: &Socket,
     target: &Target,
 ) -> Option<()> {
-    let mut entry = ring::reserve::<ChangeWithStack>(Loss::Events)?;
+    let mut entry = ring::reserve::<ChangeWithStack>(Loss::of_change(what))?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record.
     unsafe {
@@ -421,7 +425,7 @@ fn with_current_owner(
 
 #[inline(always)]
 fn tell_with_stack(ctx: *mut c_void, what: u16, old: u8, socket: &Socket) -> Option<()> {
-    let mut entry = ring::reserve::<ChangeWithStack>(Loss::Events)?;
+    let mut entry = ring::reserve::<ChangeWithStack>(Loss::of_change(what))?;
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points into the reserved record.
     unsafe {

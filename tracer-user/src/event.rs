@@ -15,6 +15,7 @@ mod goroutine;
 mod host;
 mod process;
 mod scheduler;
+mod shed;
 mod source;
 
 pub use blocking::{AtChannels, Blocking, Lock};
@@ -26,6 +27,7 @@ pub use goroutine::{Creation, Decider, Decision, Goroutine, Snapshot, SnapshotSo
 pub use host::{Host, Memory, Neighbours, Pressures, Quota, Runtime};
 pub use process::{Descriptors, HOSTS, Pid, Process, Relation, is_host};
 pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
+pub use shed::Shed;
 pub use source::{Hook, Source, SourceKind, Unseen};
 
 /// A point on the boot clock (`CLOCK_BOOTTIME`): nanoseconds since the host booted, suspension included.
@@ -211,6 +213,28 @@ pub enum Fact {
     Runtime(Runtime),
     /// What goroutines of a process are blocked at.
     Blocking(Blocking),
+    /// Records about sockets were lost. Told before the first event that may be the next one after a lost
+    /// one, with its beginning alone; and once more when everything is told again.
+    Gap {
+        /// Up to here everything was told.
+        from: BootInstant,
+        /// From here on everything is told again.
+        until: Option<BootInstant>,
+    },
+    /// A socket is gone, and when and how it ended was lost.
+    Vanished {
+        /// Which socket.
+        socket: SocketId,
+    },
+    /// From now on less is looked at, to keep within the budget of CPU time.
+    Shed {
+        /// What is not looked at any more.
+        shed: Shed,
+        /// What gopulse cost until then, in CPUs.
+        spent: f64,
+        /// What it may cost.
+        budget: f64,
+    },
 }
 
 /// A line of a program.

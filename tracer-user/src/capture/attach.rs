@@ -135,6 +135,9 @@ fn load(config: Config) -> Result<(Ebpf, Btf, AyaBtf), CaptureError> {
         let kernel = Btf::of_this_kernel()?;
         let offsets = offsets(&kernel)?;
         let mut loader = loader.join().map_err(cut_short)?;
+        if let Some(bytes) = ring_bytes() {
+            loader.map_max_entries("EVENTS", bytes);
+        }
         let aya_btf = scope.spawn(AyaBtf::from_sys_fs);
         let ebpf = loader
             .btf(None)
@@ -178,6 +181,11 @@ fn verify(ebpf: &mut Ebpf, aya_btf: &AyaBtf, kernel: &Btf) {
         }
         work();
     });
+}
+
+/// A smaller ring for events, so that a test can have losses whenever it wants them.
+fn ring_bytes() -> Option<u32> {
+    std::env::var("GOPULSE_RING_BYTES").ok()?.parse().ok()
 }
 
 /// What was said against each way of a want.

@@ -4,7 +4,7 @@
 //! deadlines pass, or connections are asked for, so often that the probe would slow it down loses that
 //! probe. For deadlines that is told; of who asks for connections enough is known by then.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _};
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, time::Duration};
 
 use aya::{
     Ebpf,
@@ -126,8 +126,8 @@ impl Deciders {
         }
     }
 
-    /// Takes the probe for deadlines from programs that pass too many; called once a second.
-    pub(super) fn relieve(&mut self, ebpf: &mut Ebpf) -> Vec<Unseen> {
+    /// Takes the probe for deadlines from programs that passed too many `since` it was called last.
+    pub(super) fn relieve(&mut self, since: Duration, ebpf: &mut Ebpf) -> Vec<Unseen> {
         self.dialled.clear();
         let mut passed: HashMap<File, u64> = HashMap::new();
         let mut counted = HashMap::new();
@@ -143,6 +143,7 @@ impl Deciders {
         self.counted = counted;
         passed
             .into_iter()
+            .map(|(file, count)| (file, (count as f64 / since.as_secs_f64().max(1.0)) as u64))
             .filter(|(_, count)| *count > DEADLINES)
             .filter_map(|(file, count)| {
                 let probed = self.probed.get_mut(&file)?;

@@ -1,6 +1,8 @@
 //! From the kernel's rings to the sink, completed on the way: an opening waits for its address, an event
 //! gets the name of its stack, and a target that gives up has its other end looked at.
 
+use std::time::Duration;
+
 use tracer_ebpf::{Address, CHANGE_CLOSED, CHANGE_LOCAL_CLOSED, Socket, Tuple};
 use zerocopy::FromBytes as _;
 
@@ -8,6 +10,7 @@ use super::{
     Sink,
     decode::{self, Change, Record},
     live::Live,
+    looks::now,
     seed::bytes,
 };
 use crate::event::{BootInstant, Decider, Event, Fact, Origin, Pid, Role, SocketId};
@@ -109,7 +112,10 @@ impl Live {
             CHANGE_LOCAL_CLOSED if awaiting && role == Role::Client => {
                 self.look_at_other_end(&address, at, sink);
             }
-            CHANGE_CLOSED => self.linger.closed(&address, socket),
+            CHANGE_CLOSED => {
+                self.gaps.closed(socket);
+                self.linger.closed(&address, socket);
+            }
             _ => {}
         }
     }
@@ -155,6 +161,9 @@ impl Live {
         at: BootInstant,
         sink: &mut dyn Sink,
     ) {
+        if is_past(at) {
+            return;
+        }
         let mut mirrored = *address;
         (mirrored.local, mirrored.remote) = (address.remote, address.local);
         (mirrored.local_port, mirrored.remote_port) = (address.remote_port, address.local_port);
@@ -178,6 +187,15 @@ impl Live {
             });
         }
     }
+}
+
+/// What happened so long ago, as where the rings were not drained for a while, is not where a goroutine
+/// stands now.
+const PAST: Duration = Duration::from_millis(100);
+
+/// It happened too long ago for a look at what goes on to say anything of it.
+pub(super) fn is_past(at: BootInstant) -> bool {
+    now().since(at) > PAST
 }
 
 /// The socket whose deadline for writing has passed.

@@ -93,8 +93,11 @@ impl Live {
 
     /// A socket of ours is told: who is at its other end?
     pub(super) fn opened(&mut self, event: &Event) {
-        if let Fact::Opened(opened) = &event.fact
-            && opened.role == Role::Client
+        let Fact::Opened(opened) = &event.fact else {
+            return;
+        };
+        self.gaps.opened(opened.socket, event.at);
+        if opened.role == Role::Client
             && self
                 .processes
                 .get(opened.pid)

@@ -16,10 +16,12 @@ use tracer_ebpf::{Address, Config, HEAD_LONG, Head, Listener, Loss, Socket, Tupl
 use super::{
     Attached, CaptureError, Sink,
     attach::{Probes, chain},
+    budget::Budget,
     deciders::Deciders,
     decode::Decoder,
     descriptors::Tables,
     drain::BATCH,
+    gaps::Gaps,
     linger::Linger,
     looks::{Answer, Looks, Pprof, now},
     newcomers::Newcomers,
@@ -57,6 +59,8 @@ pub struct Options {
     pub goroutines: bool,
     /// Where goroutines come from when memory cannot be read.
     pub pprof: Pprof,
+    /// What all this may cost, in CPUs; `None` for no bound.
+    pub cpu_budget: Option<f64>,
 }
 
 /// The maps of the kernel half that are used while it runs; structs as bytes of the wire's types.
@@ -92,6 +96,8 @@ pub struct Live {
     /// Sockets whose local port is not known yet, with what was told of them.
     pub(super) unaddressed: HashMap<SocketId, Event>,
     pub(super) linger: Linger,
+    pub(super) gaps: Gaps,
+    pub(super) budget: Budget,
     pub(super) ended: Vec<(Instant, Pid)>,
     pub(super) lost: [u64; Loss::COUNT as usize],
 }
@@ -121,6 +127,7 @@ impl Live {
         let (stacks, neighbours) = (take(ebpf, "STACKS")?, take(ebpf, "NEIGHBOURS")?);
         let samples = Samples::new(stacks, neighbours, ebpf);
         let decoder = Decoder::new(&probes.kernel);
+        let cpu_budget = options.cpu_budget;
         let source = Source {
             kind: SourceKind::Live,
             host: nix::unistd::gethostname()
@@ -149,10 +156,12 @@ impl Live {
             peers: Peers::default(),
             newcomers: Newcomers::default(),
             overdue: Overdue::default(),
-            looks: Looks::new(options.pprof.clone()),
+            looks: Looks::new(options.pprof.clone(), Budget::for_rounds(cpu_budget)),
             options,
             unaddressed: HashMap::new(),
             linger: Linger::default(),
+            gaps: Gaps::new(take(ebpf, "LOST")?),
+            budget: Budget::new(cpu_budget, take(ebpf, "SHED")?),
             ended: Vec::new(),
             lost: [0; Loss::COUNT as usize],
             probes,
@@ -164,17 +173,22 @@ impl Live {
     /// has ended.
     pub fn run(&mut self, window: Duration, stop: &AtomicBool, sink: &mut dyn Sink) {
         let end = Instant::now() + window;
+        self.budget.begin();
         let mut second = Instant::now();
         while Instant::now() < end && !stop.load(Ordering::Relaxed) {
+            self.look_for_gap(sink);
             let taken = self.drain(sink);
+            self.mend_gap(false, sink);
             self.housekeeping(sink);
+            self.keep_budget(sink);
             if second.elapsed() >= Duration::from_secs(1) {
+                let since = second.elapsed();
                 second = Instant::now();
                 self.tell_threads(false, sink);
                 self.look_at_cpus(false, sink);
                 self.tell_losses(sink);
                 self.look_for_newcomers(sink);
-                for unseen in self.deciders.relieve(&mut self.probes.ebpf) {
+                for unseen in self.deciders.relieve(since, &mut self.probes.ebpf) {
                     tell(sink, Fact::Unseen(unseen));
                 }
                 sink.tick();
@@ -194,10 +208,13 @@ impl Live {
     pub fn finish(mut self, sink: &mut dyn Sink) {
         self.look_at_all();
         let end = Instant::now() + LAST_LOOK;
+        self.look_for_gap(sink);
         while self.drain(sink) >= BATCH && Instant::now() < end {}
+        self.mend_gap(true, sink);
         self.tell_threads(true, sink);
         self.look_at_cpus(true, sink);
         // Threads that ended while they were told.
+        self.look_for_gap(sink);
         self.drain(sink);
         self.tell_standing(sink);
         self.look_at_queues(true, sink);
@@ -299,9 +316,19 @@ pub(super) fn tell(sink: &mut dyn Sink, fact: Fact) {
 
 fn name(loss: Loss) -> &'static str {
     match loss {
-        Loss::Events => "events",
-        Loss::Packets => "packets",
+        Loss::Openings => "openings of sockets",
+        Loss::Changes => "changes of sockets",
+        Loss::Ends => "ends of sockets",
+        Loss::Exchanges => "exchanges",
+        Loss::Stalls => "gaps in messages",
         Loss::Heads => "request heads",
+        Loss::Decisions => "decisions",
+        Loss::Processes => "changes of processes",
+        Loss::ThreadEnds => "ends of threads",
+        Loss::Waits => "waits for a CPU",
+        Loss::Switches => "switches",
+        Loss::Samples => "samples",
+        Loss::Packets => "packets",
         Loss::Sockets => "sockets",
         Loss::Tuples => "addresses",
         Loss::Targets => "children",

@@ -79,7 +79,8 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    pub(super) fn new(pprof: Pprof) -> Self {
+    /// Goroutines come from `pprof` where memory cannot be read; reading them takes `share` of a CPU.
+    pub(super) fn new(pprof: Pprof, share: f64) -> Self {
         let (orders, inbox) = mpsc::channel();
         let (outbox, answers) = mpsc::channel();
         let mut reader = Reader {
@@ -98,7 +99,7 @@ impl Looks {
             orders,
             answers,
             asked: 0,
-            rounds: Rounds::default(),
+            rounds: Rounds::new(share),
             second: Instant::now(),
             looked: 0,
         }

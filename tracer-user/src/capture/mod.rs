@@ -5,11 +5,13 @@
 //! when a [`Live`] is dropped nothing of it stays in the kernel.
 
 mod attach;
+mod budget;
 mod deciders;
 mod decode;
 mod descriptors;
 mod drain;
 mod follow;
+mod gaps;
 mod linger;
 mod live;
 mod looks;

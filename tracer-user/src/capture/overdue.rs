@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::Socket;
 use zerocopy::FromBytes as _;
 
-use super::{Sink, live::Live};
+use super::{Sink, drain::is_past, live::Live};
 use crate::event::{BootInstant, Event, Fact, SocketId};
 
 /// Finding a socket by its name walks the map: not more often than this, and not further.
@@ -28,7 +28,7 @@ impl Live {
         sink: &mut dyn Sink,
     ) {
         let last = self.overdue.0;
-        if last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if last.is_some_and(|last| last.elapsed() < PAUSE) || is_past(at) {
             return;
         }
         self.overdue.0 = Some(Instant::now());

@@ -130,6 +130,14 @@ impl Processes {
         Some(known.process.clone())
     }
 
+    /// Processes that the kernel half traces, as children of others, and that were never looked at.
+    pub(super) fn unknown_targets(&self) -> Vec<Pid> {
+        let targets = self.targets.keys().flatten();
+        targets
+            .filter(|pid| !self.known.contains_key(pid))
+            .collect()
+    }
+
     /// The process is gone for good.
     pub(super) fn forget(&mut self, pid: Pid) {
         // That an entry is gone already is fine: the kernel half removes some itself.

@@ -19,9 +19,6 @@ const SOONEST: Duration = Duration::from_secs(1);
 /// And at least the time since the first one, divided by this.
 const SPREAD: u32 = 5;
 
-/// After a look there is none for so many times as long as it took.
-const REST: u32 = 20;
-
 /// The looks at one process so far.
 struct Course {
     first: Instant,
@@ -31,14 +28,24 @@ struct Course {
 }
 
 /// The looks at every process.
-#[derive(Default)]
 pub(super) struct Rounds {
+    /// After a look there is none for so many times as long as it took.
+    pause: f64,
     processes: HashMap<Pid, Course>,
     /// Until then nobody is looked at for the sake of a round.
     rest: Option<Instant>,
 }
 
 impl Rounds {
+    /// Looks that take this part of one CPU at most.
+    pub(super) fn new(share: f64) -> Self {
+        Self {
+            pause: share.recip(),
+            processes: HashMap::new(),
+            rest: None,
+        }
+    }
+
     /// `pid` was asked for.
     pub(super) fn asked(&mut self, pid: Pid, now: Instant) {
         let course = self.processes.entry(pid).or_insert(Course {
@@ -59,7 +66,7 @@ impl Rounds {
         } else {
             self.processes.remove(&pid);
         }
-        self.rest = self.rest.max(Some(now + took * REST));
+        self.rest = self.rest.max(Some(now + took.mul_f64(self.pause)));
     }
 
     /// Whose turn it is: of those that are due the one that was looked at longest ago.
@@ -81,10 +88,12 @@ impl Rounds {
 mod tests {
     use super::*;
 
+    const SHARE: f64 = 0.05;
+
     /// The seconds at which processes are looked at in `window` when each look takes `took`.
     fn looks(pids: u32, took: Duration, window: u64) -> Vec<f64> {
         let began = Instant::now();
-        let mut rounds = Rounds::default();
+        let mut rounds = Rounds::new(SHARE);
         for pid in 0..pids {
             rounds.asked(pid, began);
             rounds.looked(pid, took, true, began);
@@ -117,14 +126,14 @@ mod tests {
             let after_the_first =
                 looks(pids, Duration::from_millis(took), 60).len() as u64 - u64::from(pids);
             let spent = after_the_first * took;
-            assert!(spent <= 60_000 / u64::from(REST) + took, "{spent} ms");
+            assert!(spent <= 60_000 / 20 + took, "{spent} ms");
         }
     }
 
     #[test]
     fn who_must_not_be_looked_at_again_is_left_alone() {
         let now = Instant::now();
-        let mut rounds = Rounds::default();
+        let mut rounds = Rounds::new(SHARE);
         rounds.asked(7, now);
         rounds.looked(7, Duration::ZERO, false, now);
         assert_eq!(rounds.due(now + Duration::from_secs(100)), None);

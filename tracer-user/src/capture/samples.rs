@@ -29,7 +29,7 @@ use super::{
     threads::text,
 };
 use crate::{
-    event::{BootInstant, Event, Fact, Neighbours, Pid, Sample, StackId},
+    event::{BootInstant, Event, Fact, Neighbours, Pid, Sample, Shed, StackId},
     target,
 };
 
@@ -182,6 +182,9 @@ impl Live {
 
     /// Looks after CPUs that come on line; tells who else has the CPUs if it is time, or at `last`.
     pub(super) fn look_at_cpus(&mut self, last: bool, sink: &mut dyn Sink) {
+        if self.budget.lacks(Shed::Samples) {
+            return;
+        }
         self.samples.follow_cpus(&mut self.probes.ebpf);
         if self.samples.cpus.is_none() || !(last || self.samples.told.elapsed() >= PAUSE) {
             return;

@@ -5,7 +5,11 @@
 //! took a step since they were told, of all of them at the end. What always holds: a thread that was
 //! there before us is watched from when it was entered, every other one from its first wake-up.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    time::Duration,
+};
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use tracer_ebpf as wire;
@@ -14,7 +18,8 @@ use zerocopy::{FromBytes as _, FromZeros as _};
 use super::{Sink, live::Live, looks::now, seed::bytes};
 use crate::{
     event::{
-        BootInstant, Event, Fact, Histogram, Left, Pid, Running, Switch, Thread, Waited, Waiting,
+        BootInstant, Event, Fact, Histogram, Left, Pid, Running, Shed, Switch, Thread, Waited,
+        Waiting,
     },
     plain,
 };
@@ -95,7 +100,11 @@ impl Threads {
     /// The threads of a process that took a step since they were told, or `all`.
     fn news(&mut self, pid: Pid, all: bool) -> Vec<Event> {
         let mut news = Vec::new();
-        for tid in of_process(pid) {
+        let there: HashSet<u32> = of_process(pid).into_iter().collect();
+        // Of those that are not, the last word may have been lost.
+        self.told
+            .retain(|tid, told| told.pid != pid || there.contains(tid));
+        for tid in there {
             let Some(mut thread) = self.read(tid) else {
                 continue;
             };
@@ -148,6 +157,12 @@ impl Threads {
 impl Live {
     /// Tells what the targets' threads did so far; of `all`, or of those that did anything.
     pub(super) fn tell_threads(&mut self, all: bool, sink: &mut dyn Sink) {
+        if !self.budget.lacks(Shed::Scheduler) {
+            self.tell_sums(all, sink);
+        }
+    }
+
+    pub(super) fn tell_sums(&mut self, all: bool, sink: &mut dyn Sink) {
         let pids: Vec<Pid> = self
             .processes
             .all()

@@ -9,7 +9,7 @@ use super::{
     destination::Destination,
     output,
     recorded::Recorded,
-    session::{Goroutines, Plan},
+    session::{CpuBudget, Goroutines, Plan},
     targets::{Targets, duration},
 };
 use crate::{
@@ -49,6 +49,8 @@ pub(super) struct Arguments {
     timeline: bool,
     #[command(flatten)]
     goroutines: Goroutines,
+    #[command(flatten)]
+    cpu_budget: CpuBudget,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -130,6 +132,7 @@ fn live(arguments: &Arguments) -> anyhow::Result<Option<(Model, Destination)>> {
         timeline: arguments.timeline,
         goroutines: true,
         pprof: arguments.goroutines.pprof(),
+        cpu_budget: arguments.cpu_budget.cpus(),
     };
     let session = Plan::new(&arguments.targets, arguments.duration, options)?.start()?;
     let to = Destination::open(arguments.output.as_deref())?;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{
     Outcome,
     output::say,
-    session::{Goroutines, Plan},
+    session::{CpuBudget, Goroutines, Plan},
     targets::{Targets, duration},
 };
 use crate::{
@@ -40,6 +40,8 @@ pub(super) struct Arguments {
     timeline: bool,
     #[command(flatten)]
     goroutines: Goroutines,
+    #[command(flatten)]
+    cpu_budget: CpuBudget,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,6 +58,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         timeline: arguments.timeline,
         goroutines: true,
         pprof: arguments.goroutines.pprof(),
+        cpu_budget: arguments.cpu_budget.cpus(),
     };
     let plan = Plan::new(&arguments.targets, arguments.duration, options)?;
     let session = plan.start()?;

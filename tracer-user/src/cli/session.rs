@@ -40,6 +40,40 @@ impl Goroutines {
     }
 }
 
+/// What gopulse may cost.
+#[derive(Args, Debug)]
+pub(super) struct CpuBudget {
+    /// How much CPU time gopulse may cost, its programs in the kernel included, in percent of one CPU;
+    /// beyond that it sheds packets, samples, the scheduler and then connections, and says so. off: no
+    /// bound
+    #[arg(long = "cpu-budget", value_name = "PERCENT|off", default_value = "50", value_parser = cpu_budget)]
+    most: Bound,
+}
+
+/// A budget, in CPUs; `None` for no bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bound(Option<f64>);
+
+impl CpuBudget {
+    /// In CPUs.
+    pub(super) fn cpus(&self) -> Option<f64> {
+        self.most.0
+    }
+}
+
+fn cpu_budget(text: &str) -> Result<Bound, String> {
+    /// Less is spent by reading the clock.
+    const LEAST: f64 = 0.5;
+    if text == "off" {
+        return Ok(Bound(None));
+    }
+    let percent: Option<f64> = text.trim_end_matches('%').parse().ok();
+    percent
+        .filter(|percent| percent.is_finite() && *percent >= LEAST)
+        .map(|percent| Bound(Some(percent / 100.0)))
+        .ok_or_else(|| format!("it must be off, or a percentage of at least {LEAST}"))
+}
+
 /// How a live run ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
@@ -206,5 +240,20 @@ impl Sink for Watched<'_> {
             self.window.as_secs()
         ));
         self.sink.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_a_percentage_of_one_cpu_or_off() {
+        assert_eq!(cpu_budget("5"), Ok(Bound(Some(0.05))));
+        assert_eq!(cpu_budget("150%"), Ok(Bound(Some(1.5))));
+        assert_eq!(cpu_budget("off"), Ok(Bound(None)));
+        for bad in ["", "0", "-3", "some", "inf", "NaN"] {
+            assert!(cpu_budget(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -81,9 +81,8 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
 fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Kept<'m>> {
     let model = scene.model;
     let closed = connection.peer_closed?;
-    let over = connection.left().is_some()
-        || connection.closed.is_some()
-        || connection.reset_received.is_some();
+    let over =
+        connection.left().is_some() || connection.is_over() || connection.reset_received.is_some();
     let ended = model
         .process(connection.pid)
         .is_some_and(|process| process.ended.is_some());
@@ -107,7 +106,7 @@ fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Kept<'m>> {
 fn still_listens(model: &Model, connection: &Connection) -> bool {
     let half_closed = model
         .other_end(connection)
-        .is_some_and(|other| other.local_closed.is_some() && other.closed.is_none());
+        .is_some_and(|other| other.local_closed.is_some() && !other.is_over());
     let served_on = connection.peer_closed.is_some_and(|closed| {
         connection
             .exchanges()

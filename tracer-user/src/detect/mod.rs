@@ -49,7 +49,10 @@ pub(crate) use grounds::telling::deciding_frame;
 #[cfg(test)]
 pub(crate) use tests::{GATEWAY, large_uploads_fail, saving};
 
-use crate::model::Model;
+use crate::{
+    event::Shed,
+    model::{Model, WentWithout},
+};
 
 use docket::Docket;
 use grounds::scene::Scene;
@@ -111,7 +114,19 @@ pub fn findings(model: &Model) -> Vec<Finding> {
     findings
 }
 
-/// What was lost, in a sentence or two.
+/// What was not looked at any more, in a sentence.
+fn without(went: &WentWithout) -> String {
+    match went.shed {
+        Shed::Packets => "Packets were not seen to the end.".to_owned(),
+        Shed::Samples => "Where CPU time goes was not sampled to the end.".to_owned(),
+        Shed::Scheduler => "Threads on CPUs were not watched to the end.".to_owned(),
+        Shed::Connections { one_in } => format!(
+            "In the end only one connection in {one_in} was followed, so counts are lower bounds."
+        ),
+    }
+}
+
+/// What was lost or left out, in a sentence or two.
 fn losses(model: &Model) -> Option<String> {
     let mut told = Vec::new();
     let losses = model.losses();
@@ -124,6 +139,7 @@ fn losses(model: &Model) -> Option<String> {
             join(&by)
         ));
     }
+    told.extend(model.went_without().iter().map(without));
     if model.forgotten() > 0 {
         told.push(format!(
             "More went wrong than is kept: {} too many, so counts are lower bounds.",

@@ -89,6 +89,10 @@ pub struct Connection {
     pub looks: Vec<(BootInstant, Goroutine)>,
     /// The socket at the other end, where that is a traced one on this host.
     pub other_end: Option<SocketId>,
+    /// It was found to be gone, and how it ended was lost.
+    pub vanished: Option<BootInstant>,
+    /// Records were lost while it was open: that something was not told of it means nothing.
+    pub in_gap: bool,
     pub(super) exchanges: Exchanges,
 }
 
@@ -187,6 +191,8 @@ impl Connection {
             deadlines: Vec::new(),
             looks: Vec::new(),
             other_end: None,
+            vanished: None,
+            in_gap: false,
             exchanges: Exchanges::default(),
         }
     }
@@ -237,6 +243,7 @@ impl Connection {
     #[must_use]
     pub fn connecting(&self) -> bool {
         self.role == Role::Client
+            && !self.in_gap
             && !self.was_established()
             && self.connect_failed.is_none()
             && self.ended().is_none()
@@ -274,6 +281,13 @@ impl Connection {
             self.connect_failed.map(|failed| failed.at),
         ])
         .or(self.closed.map(|(at, _)| at))
+        .or(self.vanished)
+    }
+
+    /// Nothing more can come of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.closed.is_some() || self.vanished.is_some()
     }
 
     /// How it ended.
@@ -315,6 +329,12 @@ impl Connection {
             && self
                 .closed
                 .is_some_and(|(_, closed)| closed.bytes_received > self.tally().response_bytes)
+    }
+
+    /// Records are lost from then on.
+    pub(super) fn lies_in_gap(&mut self, from: BootInstant) {
+        self.in_gap = true;
+        self.exchanges.may_lack_records_from(from);
     }
 
     pub(super) fn decide(&mut self, decided: Decided) {

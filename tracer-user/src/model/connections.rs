@@ -97,6 +97,10 @@ impl Connections {
         self.kept.get_mut(&socket).map(AsMut::as_mut)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.kept.values_mut().map(AsMut::as_mut)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
         let kept = self.order.iter().filter_map(|socket| self.kept.get(socket));
         kept.map(AsRef::as_ref)
@@ -154,7 +158,8 @@ impl Connections {
 
 /// `connection` was open at `at`, or until shortly before.
 fn open_around(connection: &Connection, at: BootInstant) -> bool {
-    connection
-        .closed
-        .is_none_or(|(closed, _)| at.since(closed) < STRAGGLING)
+    connection.vanished.is_none()
+        && connection
+            .closed
+            .is_none_or(|(closed, _)| at.since(closed) < STRAGGLING)
 }

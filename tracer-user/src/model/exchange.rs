@@ -198,12 +198,28 @@ pub(super) struct Exchanges {
     forgotten: u64,
     /// The number after the highest one told.
     next: u32,
+    /// From then on an exchange may have had a head that was not told.
+    headless: Option<BootInstant>,
+    /// From then on an exchange may have been told in vain.
+    unsure: bool,
     /// Numbers that were passed over: quick exchanges of a busy connection, which the kernel half does
     /// not tell one by one.
     quiet: u32,
 }
 
 impl Exchanges {
+    /// Heads of requests are not seen from then on, or not all of them.
+    pub(super) fn lacks_heads_from(&mut self, from: BootInstant) {
+        let known = self.headless.get_or_insert(from);
+        *known = from.min(*known);
+    }
+
+    /// Records are lost from then on.
+    pub(super) fn may_lack_records_from(&mut self, from: BootInstant) {
+        self.lacks_heads_from(from);
+        self.unsure = true;
+    }
+
     /// The head of request `number` was seen.
     pub(super) fn head(&mut self, at: BootInstant, number: u32, head: RequestHead) {
         if let Some(exchange) = self.find(number) {
@@ -245,9 +261,11 @@ impl Exchanges {
     pub(super) fn list(&self) -> Vec<Exchange> {
         let mut list: Vec<Exchange> = self.settled.iter().cloned().collect();
         if let Some(latest) = &self.latest {
-            append(&mut list, latest.clone());
+            append(&mut list, latest.clone(), self.headless);
         }
-        for (number, (at, head)) in &self.heads {
+        // What is in flight is told as it stands at the latest when its socket or the window ends.
+        let begun = self.heads.iter().filter(|_| !self.unsure);
+        for (number, (at, head)) in begun {
             if list.iter().all(|known| known.number < *number) {
                 list.push(Exchange::begun(*number, *at, head.clone()));
             }
@@ -269,7 +287,7 @@ impl Exchanges {
         }
         tally.count_quiet(u64::from(self.quiet));
         let whole = match (self.settled.back(), &self.latest) {
-            (Some(last), Some(latest)) => !last.goes_on_with(latest),
+            (Some(last), Some(latest)) => !goes_on(last, latest, self.headless),
             _ => true,
         };
         if whole && self.heads.is_empty() {
@@ -292,7 +310,8 @@ impl Exchanges {
     /// Something here went wrong, or is not over.
     pub(super) fn went_wrong(&self) -> bool {
         let wrong = |exchange: &Exchange| !exchange.fine();
-        self.latest.iter().chain(&self.settled).any(wrong) || !self.heads.is_empty()
+        let begun = !self.heads.is_empty() && !self.unsure;
+        self.latest.iter().chain(&self.settled).any(wrong) || begun
     }
 
     /// Something here went well, and slowly.
@@ -308,8 +327,9 @@ impl Exchanges {
     }
 
     fn settle(&mut self, exchange: Exchange) {
+        let headless = self.headless;
         match self.settled.back_mut() {
-            Some(last) if last.goes_on_with(&exchange) => last.go_on(exchange),
+            Some(last) if goes_on(last, &exchange, headless) => last.go_on(exchange),
             _ => self.settled.push_back(exchange),
         }
         self.make_room();
@@ -354,9 +374,16 @@ fn slow(exchange: &Exchange) -> bool {
     exchange.duration() + unread >= SLOW
 }
 
-fn append(list: &mut Vec<Exchange>, exchange: Exchange) {
+/// `next` goes on with `last`, and that it has no head does not come from heads' not being seen. (After an
+/// interim response nothing else can follow.)
+fn goes_on(last: &Exchange, next: &Exchange, headless: Option<BootInstant>) -> bool {
+    let seen = headless.is_none_or(|from| next.started < from);
+    (seen || last.interim()) && last.goes_on_with(next)
+}
+
+fn append(list: &mut Vec<Exchange>, exchange: Exchange, headless: Option<BootInstant>) {
     match list.last_mut() {
-        Some(last) if last.goes_on_with(&exchange) => last.go_on(exchange),
+        Some(last) if goes_on(last, &exchange, headless) => last.go_on(exchange),
         _ => list.push(exchange),
     }
 }

@@ -42,6 +42,12 @@ impl Model {
         self.processes.get(&pid)
     }
 
+    /// How many processes that ended are no longer kept.
+    #[must_use]
+    pub fn processes_forgotten(&self) -> u64 {
+        self.processes_forgotten
+    }
+
     /// The name of a process, for people.
     #[must_use]
     pub fn name(&self, pid: Pid) -> String {
@@ -234,6 +240,12 @@ impl Model {
     /// Samples of running targets, oldest first; of a long window the last ones.
     pub fn samples(&self) -> impl Iterator<Item = &Sampled> {
         self.profile.samples()
+    }
+
+    /// How many samples are no longer kept one by one; the places have them.
+    #[must_use]
+    pub fn samples_forgotten(&self) -> u64 {
+        self.profile.forgotten()
     }
 
     /// The host's figures over the window; `None` where nobody read them.

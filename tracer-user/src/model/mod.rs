@@ -21,6 +21,7 @@ mod dials;
 mod dumps;
 mod early;
 mod exchange;
+mod gaps;
 mod goroutines;
 mod known;
 mod load;
@@ -57,6 +58,8 @@ use connections::Connections;
 use decisions::Decisions;
 use dials::Dials;
 use early::Early;
+use gaps::Gaps;
+pub use gaps::WentWithout;
 use goroutines::Goroutines;
 use profile::Profile;
 use resources::Resources;
@@ -69,6 +72,9 @@ const UNSEEN: usize = 256;
 /// Looks at goroutines that were told without a connection, kept; the last ones.
 const LOOKS: usize = 1_024;
 
+/// Processes that ended, kept; the last ones. A target may start and end children all the time.
+const ENDED: usize = 16_384;
+
 /// What is known of one window on one host.
 #[derive(Debug)]
 pub struct Model {
@@ -76,6 +82,9 @@ pub struct Model {
     now: BootInstant,
     ended: Option<BootInstant>,
     processes: BTreeMap<Pid, Process>,
+    /// In the order of their ends.
+    ended_processes: VecDeque<Pid>,
+    processes_forgotten: u64,
     stacks: HashMap<StackId, Vec<Frame>>,
     connections: Connections,
     decisions: Decisions,
@@ -90,6 +99,8 @@ pub struct Model {
     surroundings: Surroundings,
     losses: BTreeMap<String, u64>,
     unseen: Vec<Unseen>,
+    gaps: Gaps,
+    shed: Vec<WentWithout>,
     early: Early,
     looks: VecDeque<(BootInstant, Pid, Goroutine)>,
 }
@@ -112,6 +123,8 @@ impl Model {
             source,
             ended: None,
             processes: BTreeMap::new(),
+            ended_processes: VecDeque::new(),
+            processes_forgotten: 0,
             stacks: HashMap::new(),
             connections: Connections::default(),
             decisions: Decisions::default(),
@@ -125,6 +138,8 @@ impl Model {
             surroundings: Surroundings::default(),
             losses: BTreeMap::new(),
             unseen: Vec::new(),
+            gaps: Gaps::default(),
+            shed: Vec::new(),
             early: Early::default(),
             looks: VecDeque::new(),
         }
@@ -137,9 +152,7 @@ impl Model {
         match &event.fact {
             Fact::Process(about) => self.process_told(about),
             Fact::ProcessEnded { pid } => {
-                if let Some(process) = self.processes.get_mut(pid) {
-                    process.ended = Some(at);
-                }
+                self.process_ended(at, *pid);
             }
             Fact::Stack { id, frames } => {
                 self.stacks.insert(*id, frames.clone());
@@ -149,6 +162,7 @@ impl Model {
                 let asked = frames
                     .and_then(|frames| self.dials.opened(at, opened.pid, opened.remote, frames));
                 self.connections.open(at, opened.clone(), asked);
+                self.doubt(opened.socket);
                 for early in self.early.of(opened.socket) {
                     self.apply(&early);
                 }
@@ -163,6 +177,12 @@ impl Model {
             Fact::Neighbours(told) => self.surroundings.neighbours = Some(told.clone()),
             Fact::Quota(quota) => self.surroundings.quota(at, quota),
             Fact::Runtime(runtime) => self.surroundings.runtime(at, runtime),
+            Fact::Gap { from, until } => self.gap(*from, *until),
+            Fact::Shed {
+                shed,
+                spent,
+                budget,
+            } => self.shed(at, *shed, (*spent, *budget)),
             // The timeline is for those who draw it: the sums tell the rest.
             Fact::Switched(_) => {}
             Fact::Blocking(told) => self.blocked.take(at, told, &self.goroutines),
@@ -194,6 +214,28 @@ impl Model {
     pub fn end(&mut self, at: BootInstant) {
         self.now = self.now.max(at);
         self.ended = Some(self.now);
+    }
+
+    fn process_ended(&mut self, at: BootInstant, pid: Pid) {
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        if process.ended.replace(at).is_none() {
+            self.ended_processes.push_back(pid);
+        }
+        if self.ended_processes.len() > ENDED
+            && let Some(oldest) = self.ended_processes.pop_front()
+        {
+            // The id may be another's by now.
+            let ended = self
+                .processes
+                .get(&oldest)
+                .is_some_and(|it| it.ended.is_some());
+            if ended {
+                self.processes.remove(&oldest);
+                self.processes_forgotten += 1;
+            }
+        }
     }
 
     fn process_told(&mut self, about: &event::Process) {
@@ -302,7 +344,12 @@ impl Model {
             }
             Fact::Closed(closed) => {
                 let told_before = connection.closed.replace((at, *closed));
-                if told_before.is_none() {
+                if told_before.is_none() && connection.vanished.is_none() {
+                    self.connections.close(socket);
+                }
+            }
+            Fact::Vanished { .. } => {
+                if connection.closed.is_none() && connection.vanished.replace(at).is_none() {
                     self.connections.close(socket);
                 }
             }
@@ -345,7 +392,8 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Retransmitted { socket, .. }
         | Fact::Dropped { socket, .. }
         | Fact::Request { socket, .. }
-        | Fact::Unread { socket, .. } => Some(*socket),
+        | Fact::Unread { socket, .. }
+        | Fact::Vanished { socket } => Some(*socket),
         Fact::Stalled(stall) => Some(stall.socket),
         Fact::Closed(closed) => Some(closed.socket),
         Fact::Exchange(exchange) => Some(exchange.socket),
@@ -368,6 +416,8 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Neighbours(_)
         | Fact::Quota(_)
         | Fact::Runtime(_)
-        | Fact::Blocking(_) => None,
+        | Fact::Blocking(_)
+        | Fact::Gap { .. }
+        | Fact::Shed { .. } => None,
     }
 }

@@ -30,6 +30,7 @@ pub type Place = (Option<StackId>, Option<StackId>);
 pub(super) struct Profile {
     places: BTreeMap<Pid, HashMap<Place, u64>>,
     samples: VecDeque<Sampled>,
+    forgotten: u64,
 }
 
 impl Profile {
@@ -38,6 +39,7 @@ impl Profile {
         *places.entry((sample.stack, sample.kernel)).or_default() += 1;
         if self.samples.len() == KEPT {
             self.samples.pop_front();
+            self.forgotten += 1;
         }
         self.samples.push_back(Sampled { at, sample });
     }
@@ -46,6 +48,11 @@ impl Profile {
     pub(super) fn places(&self, pid: Pid) -> impl Iterator<Item = (Place, u64)> {
         let places = self.places.get(&pid).into_iter().flatten();
         places.map(|(place, count)| (*place, *count))
+    }
+
+    /// How many are no longer kept one by one; the sums have them.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Those kept one by one, oldest first.

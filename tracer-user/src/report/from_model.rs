@@ -6,8 +6,8 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use crate::{
     detect::{Finding, Severity},
-    event::{BootInstant, Origin, Relation, Role, SourceKind, Unseen},
-    model::{Connection, End, Exchange, Group, Model, Process},
+    event::{BootInstant, Origin, Relation, Role, Shed, SourceKind, Unseen},
+    model::{Connection, End, Exchange, Group, Model, Process, WentWithout},
 };
 
 use super::host::HostTold;
@@ -108,6 +108,8 @@ impl Coverage {
             watched.push("goroutines".into());
         }
         let mut unseen = model.unseen().to_vec();
+        unseen.extend(model.went_without().iter().map(|shed| without(model, shed)));
+        unseen.extend(forgotten(model));
         if model.strays() > 0 {
             unseen.push(Unseen {
                 what: format!(
@@ -124,6 +126,47 @@ impl Coverage {
             unseen,
         }
     }
+}
+
+/// What was not looked at any more, to keep within the budget of CPU time.
+fn without(model: &Model, went: &WentWithout) -> Unseen {
+    let what = match went.shed {
+        Shed::Packets => "packets: no capture, and no HTTP method, path and status".to_owned(),
+        Shed::Samples => "CPU samples: where the CPU time goes, and who else takes it".to_owned(),
+        Shed::Scheduler => {
+            "threads on CPUs: for how long they ran, waited for a CPU and were blocked".to_owned()
+        }
+        Shed::Connections { one_in } => {
+            format!("all but one in {one_in} of the connections opened since")
+        }
+    };
+    let percent = |cpus: f64| format!("{:.1}%", cpus * 100.0);
+    Unseen {
+        what,
+        why: format!(
+            "shed at {}, when gopulse cost {} of a CPU and may cost {}",
+            model.source().wall(went.at).strftime("%H:%M:%S%.3f"),
+            percent(went.spent),
+            percent(went.budget)
+        ),
+        remedy: "a larger --cpu-budget, or fewer processes at once (--pid, --port)".to_owned(),
+    }
+}
+
+/// What a long window had too much of to be kept one by one.
+fn forgotten(model: &Model) -> impl Iterator<Item = Unseen> {
+    let many: [(u64, &str); 3] = [
+        (model.waits_forgotten(), "waits of threads for a CPU"),
+        (model.samples_forgotten(), "CPU samples"),
+        (model.processes_forgotten(), "processes that ended"),
+    ];
+    many.into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| Unseen {
+            what: format!("{number} {what}, one by one"),
+            why: "there were more than are kept in memory".to_owned(),
+            remedy: "a shorter window (-d)".to_owned(),
+        })
 }
 
 impl GoroutinesTold {
@@ -237,7 +280,10 @@ impl ConnectionTold {
             pid: connection.pid,
             role: connection.role,
             opened: (connection.origin != Origin::Found).then(|| wall(connection.opened)),
-            closed: connection.ended().map(wall),
+            closed: connection
+                .ended()
+                .filter(|at| connection.vanished != Some(*at))
+                .map(wall),
             connect_s: connection.connect_time().map(seconds),
             srtt_s: connection
                 .closed

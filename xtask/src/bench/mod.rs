@@ -12,6 +12,7 @@ mod dumps;
 mod load;
 mod readers;
 mod sched;
+mod soak;
 mod start;
 mod table;
 mod tool;
@@ -41,6 +42,9 @@ pub(crate) struct Arguments {
     /// How long each load runs.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// How long a soak runs, such as 5m.
+    #[arg(long = "for", value_name = "TIME", default_value = "5m", value_parser = soak::time)]
+    time: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +55,10 @@ enum What {
     Pcap,
     /// The same of a goroutine dump, beside `wc -l` and `grep -c`.
     Dumps,
+    /// Memory, CPU time and requests per second of a long watch, and by how much they change in an hour.
+    Soak,
+    /// The 99th percentile with gopulse at work and with gopulse stopped, in pairs.
+    Still,
     /// Switches per second, CPU time and losses beside perf, runqlat and bpftrace; the cost of each program.
     Sched,
     /// Time from the start to the first event, beside tcpdump and bpftrace.
@@ -84,6 +92,11 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             sched::compare(&gopulse, arguments.rounds, time)
         }
         What::Start => start::compare(&gopulse, arguments.rounds),
+        What::Soak => soak::soak(&gopulse, arguments.time),
+        What::Still => {
+            let time = Duration::from_secs(arguments.seconds);
+            soak::still(&gopulse, arguments.rounds, time)
+        }
     }
 }
 

@@ -244,7 +244,7 @@ fn seen_by_client<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<R
         None => By::UnseenServer,
         Some(server) => {
             let left = server.left().is_some_and(|left| left <= at.plus(BOTH_ENDS));
-            if left || server.closed.is_some() || ending(scene, server, at) {
+            if left || server.is_over() || ending(scene, server, at) {
                 return None; // it tells its own story, or that there is none
             }
             By::Between

@@ -75,8 +75,7 @@ pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
 
 fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Taken<'m>> {
     let model = scene.model;
-    if connection.role != Role::Server || connection.left().is_some() || connection.closed.is_some()
-    {
+    if connection.role != Role::Server || connection.left().is_some() || connection.is_over() {
         return None;
     }
     let exchange = connection

@@ -17,6 +17,7 @@ mod cut_off;
 mod cut_off_unseen;
 mod disorder;
 mod empties;
+mod gaps;
 mod half_seen;
 mod healthy;
 mod held_up;
