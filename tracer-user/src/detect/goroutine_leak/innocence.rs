@@ -11,10 +11,10 @@ use crate::{
         scene::Scene,
         standing::Standing,
     },
-    event::{Pid, Role},
+    event::{Pid, Role, Runtime},
 };
 
-use super::kind::Kind;
+use super::kind::{Kind, handles};
 
 /// Whoever waits for news may be given so long before it is said that none will come.
 const PATIENT: Duration = Duration::from_secs(4);
@@ -45,7 +45,9 @@ impl Innocence {
         match kind {
             Kind::Group if children_at_work(scene, pid, origin) => return Some(Self::Plain),
             Kind::Body if read_by_others(scene, pid, growth) => return Some(Self::Plain),
-            Kind::Receive | Kind::Select | Kind::Condition if come_with(scene, pid, growth) => {
+            Kind::Receive | Kind::Select | Kind::Condition
+                if come_with(scene, pid, growth) || handlers_wait_on(scene, pid, origin) =>
+            {
                 return Some(Self::Plain);
             }
             _ => {}
@@ -59,7 +61,7 @@ impl Innocence {
         if shared_channels(scene, pid, origin) {
             return Some(Self::Pool);
         }
-        if timed(scene, pid, origin) {
+        if timed(scene, pid, origin) || timers_come_with(scene, pid, origin, growth) {
             return Some(Self::Timed);
         }
         (growth.span() < PATIENT).then_some(Self::Short)
@@ -73,7 +75,7 @@ impl Innocence {
                 "They all wait at the same channels, as the workers of a pool do; a pool that fills up stops growing."
             }
             Self::Timed => {
-                "A timer runs for each of them as well; whether they end when it goes off, or wait for it again as those at a ticker do, was not to be seen."
+                "A timer runs for each of them as well (a deadline of its context, a time.After, a ticker); whether they end when it goes off, or wait for it again as those at a ticker do, was not to be seen."
             }
             Self::Upstream => {
                 "A service that was asked meanwhile has not answered for most of the window; they may wait for what comes of that."
@@ -103,13 +105,49 @@ fn read_by_others(scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
     readers.count() as u64 * 2 >= growth.stayed
 }
 
-/// Connections came with them, and are as open as they are: each waits for its own to say something.
+/// Connections came with them and are as open as they are, or requests did and are as unanswered: each
+/// waits for its own to say something, or to end. That is load, however it grows.
 fn come_with(scene: &Scene<'_>, pid: Pid, growth: &Growth) -> bool {
-    let came = scene
-        .model
-        .connections()
-        .filter(|c| c.pid == pid && c.opened > growth.from && c.ended().is_none());
-    came.count() as u64 * 2 >= growth.stayed
+    let of_process = || scene.model.connections().filter(|c| c.pid == pid);
+    let connections = of_process().filter(|c| c.opened > growth.from && c.ended().is_none());
+    let requests = of_process()
+        .filter(|c| c.role == Role::Server && c.opened <= growth.from && c.ended().is_none())
+        .filter_map(|connection| connection.exchanges().pop())
+        .filter(|asked| asked.started > growth.from && !asked.answered());
+    (connections.count() + requests.count()) as u64 * 2 >= growth.stayed
+}
+
+/// Most of them were started by handlers that are at their requests still: they end with these. Several
+/// requests may share a connection (HTTP/2, gRPC), so this shows where exchanges do not.
+fn handlers_wait_on(scene: &Scene<'_>, pid: Pid, origin: &Origin<'_>) -> bool {
+    let handling = |parent: u64| {
+        let at = scene.model.whereabouts(pid, parent);
+        at.is_some_and(|at| handles(at.frames))
+    };
+    let started = origin.present.iter().filter(|id| {
+        let child = scene.model.whereabouts(pid, **id);
+        child.and_then(|child| child.parent).is_some_and(handling)
+    });
+    started.count() * 2 > origin.present.len()
+}
+
+/// About as many timers came as they did, and none of them is known to have outlived one: a context with a
+/// deadline (`context.WithTimeout`) has one, which ends whoever waits for its `Done`.
+fn timers_come_with(scene: &Scene<'_>, pid: Pid, origin: &Origin<'_>, growth: &Growth) -> bool {
+    let Some(course) = scene.model.runtime(pid) else {
+        return false;
+    };
+    let timers = |at| course.at(at).and_then(|runtime: &Runtime| runtime.timers);
+    let first = timers(growth.from).or(course.first().1.timers);
+    let Some((first, last)) = first.zip(timers(growth.until)) else {
+        return false;
+    };
+    let outlived = origin
+        .present
+        .iter()
+        .filter(|id| scene.model.moved(pid, **id));
+    last.saturating_sub(first) * 4 >= growth.stayed * 3
+        && outlived.count() * 2 < origin.present.len()
 }
 
 /// `pid` asked another service in the first half of the window, and has no answer.

@@ -3,7 +3,7 @@
 use crate::{
     detect::{
         grounds::{origin::Origin, standing::serves_http},
-        own_code::is_standard,
+        own_code::{is_standard, own_frame},
     },
     event::Frame,
 };
@@ -36,6 +36,14 @@ const SERVES_A_STREAM: [&str; 3] = [
 
 /// Waits for its response's body to be read.
 const HOLDS_BODY: &str = "net/http.(*persistConn).readLoop";
+
+/// Its goroutine is in a handler: it has a request, and does not wait for the next one.
+pub(super) fn handles(frames: &[Frame]) -> bool {
+    let streams = frames
+        .iter()
+        .any(|frame| SERVES_A_STREAM.contains(&frame.function.as_str()));
+    (streams || serves_http(frames)) && own_frame(frames).is_some()
+}
 
 impl Kind {
     /// `None` for what ends by itself, and for what other rules judge: locks, the network.

@@ -112,7 +112,11 @@ impl<'m> Leak<'_, 'm> {
             None => Severity::Warning,
         };
         // Who waits for news cannot be told for certain from who waits for nothing.
-        let mut doubts = vec![Doubt::NotOver];
+        let mut doubts = Vec::new();
+        // Few limits of time are longer than what the oldest have waited.
+        if self.origin.wait_max.is_none_or(|wait| wait < LONG) {
+            doubts.push(Doubt::NotOver);
+        }
         if !self.kind.needs_somebody() {
             doubts.push(Doubt::Ambiguous);
         }

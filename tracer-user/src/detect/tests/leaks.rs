@@ -187,6 +187,102 @@ fn whoever_came_with_a_connection_waits_for_it() {
 }
 
 #[test]
+fn whoever_came_with_a_request_that_is_open_waits_for_it() {
+    for (answered, expected) in [(false, vec![]), (true, vec![Rule::GoroutineLeak])] {
+        let mut story = leaky();
+        looks(&mut story, "chan receive", |second| 100..100 + 12 * second);
+        // Connections from before, each of which gets one request more.
+        for nth in 0..100_u16 {
+            let client = format!("10.0.0.9:{}", 40_000 + nth);
+            let socket = story.found_accepted(UPSTREAM, &client, UPSTREAM_ADDRESS);
+            let at = f64::from(nth) * 89.0 + 1.0;
+            let asked = Asked::at(at, 90).by(UPSTREAM, 20_000 + u64::from(nth));
+            let asked = if answered {
+                asked.answered(at + 2.0, 200)
+            } else {
+                asked
+            };
+            story.http(socket, 1, "GET /report", asked);
+        }
+        let found = found_in_ten_seconds(&mut story);
+        assert_eq!(rules(&found), expected, "{answered}");
+    }
+}
+
+#[test]
+fn whoever_was_started_by_a_handler_that_is_at_its_request_ends_with_it() {
+    const STREAM: [&str; 2] = [
+        "main.(*Board).Watch /srv/leaky/board.go:30",
+        "net/http.(*http2serverConn).runHandler /go/src/net/http/h2_bundle.go:6200",
+    ];
+    const NEXT: [&str; 2] = [
+        "internal/poll.(*FD).Read /go/src/internal/poll/fd_unix.go:165",
+        "net/http.(*conn).serve /go/src/net/http/server.go:2050",
+    ];
+    for (frames, state, expected) in [
+        (&STREAM, "select", vec![]),
+        // Its request is over, and its connection waits for the next one.
+        (&NEXT, "IO wait", vec![Rule::GoroutineLeak]),
+    ] {
+        let mut story = leaky();
+        for second in 0..=9_u64 {
+            let ids = 100..100 + 12 * second;
+            let children = ids.clone().map(|id| Goroutine {
+                created_by: Some(Creation {
+                    frame: frame(STARTS),
+                    goroutine: Some(id + 10_000),
+                }),
+                ..goroutine(id, "chan receive", &["runtime.gopark", STUCK])
+            });
+            let handlers = ids.clone().map(|id| goroutine(id + 10_000, state, frames));
+            let all = children.chain(handlers).collect();
+            story.goroutines(second as f64 * 1000.0, UPSTREAM, all);
+        }
+        let found = found_in_ten_seconds(&mut story);
+        assert_eq!(rules(&found), expected, "{state}");
+    }
+}
+
+#[test]
+fn deadlines_that_come_with_them_may_still_end_them() {
+    for (timers, severity) in [(108, Severity::Info), (10, Severity::Warning)] {
+        let mut story = leaky();
+        looks(&mut story, "chan receive", |second| 100..100 + 12 * second);
+        for second in 0..=9_u64 {
+            let runtime = Runtime {
+                pid: UPSTREAM,
+                timers: Some(40 + timers * second / 9),
+                ..Runtime::default()
+            };
+            story.runtime(second as f64 * 1000.0, runtime);
+        }
+        let findings = found_in_ten_seconds(&mut story);
+        let found = only(&findings, Rule::GoroutineLeak);
+        assert_eq!(found.severity, severity, "{timers}");
+        if severity == Severity::Info {
+            let incomplete = found.incomplete.as_ref().unwrap();
+            assert!(incomplete.contains("deadline"), "{incomplete}");
+        }
+    }
+}
+
+#[test]
+fn those_that_have_waited_for_minutes_are_held_to_leak_more_surely() {
+    let confidence = |oldest: u64| {
+        let mut story = leaky();
+        for second in 0..=9_u64 {
+            let all = (100..150 + 12 * second).map(|id| Goroutine {
+                wait: Some(Duration::from_secs(if id < 150 { oldest } else { 1 })),
+                ..started(id, "chan receive")
+            });
+            story.goroutines(second as f64 * 1000.0, UPSTREAM, all.collect());
+        }
+        only(&found_in_ten_seconds(&mut story), Rule::GoroutineLeak).confidence
+    };
+    assert!(confidence(300) > confidence(5));
+}
+
+#[test]
 fn a_group_whose_members_are_at_work_will_be_done() {
     for (at_work, expected) in [(true, vec![]), (false, vec![Rule::GoroutineLeak])] {
         let mut story = leaky();
