@@ -43,6 +43,13 @@ impl BootInstant {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The instant `before` earlier; the boot where there is none.
+    #[must_use]
+    pub fn minus(self, before: Duration) -> Self {
+        let before = u64::try_from(before.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(before))
+    }
+
     /// The instant `after` later.
     #[must_use]
     pub fn plus(self, after: Duration) -> Self {

@@ -22,11 +22,15 @@ use super::{
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let plain = scene.give_ups.iter().filter(|g| !g.serves(scene));
     for (kind, together) in grouped(plain) {
-        let Some(occasion) = Occasion::of(scene.model, together, |_| false) else {
+        let Some(occasion) = Occasion::of(scene, together, |_| false) else {
             continue;
         };
         let asked = scene.asked(kind.pid, kind.upstream);
-        docket.add(case(&occasion, &asked, docket));
+        let case = case(&occasion, &asked, docket);
+        if let Some(cause) = case.cause {
+            docket.raise(cause, case.finding.severity);
+        }
+        docket.add(case);
     }
 }
 
@@ -40,7 +44,8 @@ fn case(occasion: &Occasion<'_, '_>, asked: &Traffic, docket: &Docket) -> Case {
     }
     finding.measured.attempts = Some(asked.connections);
     finding.measured.established = Some(asked.established);
-    let mut sentences = vec![occasion.limit_sentence()];
+    let mut sentences: Vec<String> = occasion.want_sentence().into_iter().collect();
+    sentences.push(occasion.limit_sentence());
     if finding.count > 1 {
         sentences.push(format!("That happened {} here.", times(finding.count)));
     }
@@ -54,10 +59,9 @@ fn case(occasion: &Occasion<'_, '_>, asked: &Traffic, docket: &Docket) -> Case {
     }
     finding.explanation = sentences.join(" ");
     finding.advice = advice(occasion);
-    let sockets = || occasion.all.iter().map(|g| g.connection.socket);
     Case {
-        cause: sockets().find_map(|socket| docket.explaining(socket)),
-        explains: sockets().collect(),
+        cause: occasion.cause(docket),
+        explains: occasion.all.iter().map(|g| g.connection.socket).collect(),
         finding,
     }
 }

@@ -192,15 +192,7 @@ impl<'r, 'm> Told<'r, 'm> {
     fn closer(&self, model: &Model) -> Option<Witness> {
         let actor = self.example.closed?.actor?;
         let frames = self.example.frames(self.scene);
-        Some(Witness {
-            process: Subject::of(model, actor.pid),
-            id: actor.goroutine.filter(|_| !frames.is_empty())?,
-            state: "running".into(),
-            wait_s: None,
-            attribution: actor.attribution,
-            frames: frames.to_vec(),
-            created_by: None,
-        })
+        Witness::acting(model, actor, frames).filter(|closer| !closer.frames.is_empty())
     }
 
     fn number(&self) -> String {

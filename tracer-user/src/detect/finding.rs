@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    event::{Attribution, Creation, Frame, Goroutine, Pid, Role, SocketId},
+    event::{Actor, Attribution, Creation, Frame, Goroutine, Pid, Role, SocketId},
     model::{Connection, Model},
 };
 
@@ -212,6 +212,19 @@ pub struct Witness {
 }
 
 impl Witness {
+    /// Who did something, at these frames; `None` where its goroutine is not known.
+    pub(super) fn acting(model: &Model, actor: Actor, frames: &[Frame]) -> Option<Self> {
+        Some(Self {
+            process: Subject::of(model, actor.pid),
+            id: actor.goroutine?,
+            state: "running".into(),
+            wait_s: None,
+            attribution: actor.attribution,
+            frames: frames.to_vec(),
+            created_by: None,
+        })
+    }
+
     pub(super) fn looked_at(process: Subject, goroutine: &Goroutine, how: Attribution) -> Self {
         Self {
             process,

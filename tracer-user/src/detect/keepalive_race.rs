@@ -13,7 +13,7 @@ use super::{
     docket::{Case, Docket},
     finding::{Ends, Evidence, Finding, Measured, Rule, Setting, Severity, Subject},
     grounds::{
-        broken,
+        broken, hands,
         harm::severity_of,
         limit::set_to,
         race::{Outcome, Race, answered_before},
@@ -81,7 +81,7 @@ fn case(scene: &Scene<'_>, races: &[Race<'_>]) -> Option<Case> {
         related_connections: beyond.into_iter().map(Ends::from).collect(),
         setting: told.setting(),
         code: None,
-        goroutines: Vec::new(),
+        goroutines: hands::on(model, connection, &example.exchange),
         measured,
         evidence: evidence(scene, example),
         advice: told.advice(),

@@ -22,6 +22,7 @@ use super::{
     grounds::{
         breakdown::Breakdown,
         drops::{dropper, drops},
+        hands,
         lateness::is_plain,
         loss::{self, Held},
         scene::Scene,
@@ -119,7 +120,7 @@ fn case(scene: &Scene<'_>, place: Peer, held: &[Held<'_>]) -> Option<Case> {
             .collect(),
         setting: None,
         code: None,
-        goroutines: Vec::new(),
+        goroutines: hands::on(model, connection, exchange),
         measured,
         evidence: evidence(model, longest),
         advice: vec![advice(&dropped, longest.connection)],

@@ -25,10 +25,14 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let serving = scene.give_ups.iter().filter(|g| g.serves(scene));
     for (_, together) in grouped(serving) {
         let harmed = |give_up: &GiveUp<'_>| give_up.fate(scene).is_some_and(Fate::is_harm);
-        let Some(occasion) = Occasion::of(scene.model, together, harmed) else {
+        let Some(occasion) = Occasion::of(scene, together, harmed) else {
             continue;
         };
-        docket.add(case(scene, &occasion, docket));
+        let case = case(scene, &occasion, docket);
+        if let Some(cause) = case.cause {
+            docket.raise(cause, case.finding.severity);
+        }
+        docket.add(case);
     }
 }
 
@@ -47,7 +51,8 @@ fn case(scene: &Scene<'_>, occasion: &Occasion<'_, '_>, docket: &Docket) -> Case
     if !occasion.example.begun_before {
         harm.measure(&mut finding.measured);
     }
-    let mut sentences = vec![occasion.limit_sentence()];
+    let mut sentences: Vec<String> = occasion.want_sentence().into_iter().collect();
+    sentences.push(occasion.limit_sentence());
     if finding.count > 1 {
         sentences.push(format!("That happened {} here.", times(finding.count)));
     }
@@ -60,7 +65,7 @@ fn case(scene: &Scene<'_>, occasion: &Occasion<'_, '_>, docket: &Docket) -> Case
     finding.explanation = sentences.join(" ");
     finding.advice = advice(occasion, &harm);
     Case {
-        cause: docket.explaining(occasion.connection().socket),
+        cause: occasion.cause(docket),
         explains: harm
             .sockets()
             .chain(occasion.all.iter().map(|g| g.connection.socket))

@@ -19,7 +19,8 @@ use super::{
         broken,
         closing::{closing_frames, telling_frame},
         cut_off::{self, CutOff, ServerLimit, grouped, started_by_it},
-        harm::severity_of,
+        hands,
+        harm::{severity_of, were_harmed},
         limit::set_to,
         occasion::above,
         scene::Scene,
@@ -112,7 +113,10 @@ impl<'c, 'm> Told<'c, 'm> {
                 value_s: self.value_s,
             }),
             code: self.code(),
-            goroutines: self.at_work.iter().cloned().collect(),
+            goroutines: self.at_work.as_ref().map_or_else(
+                || hands::on(model, connection, &cut.exchange),
+                |at_work| vec![at_work.clone()],
+            ),
             measured,
             evidence: self.evidence(),
             advice: self.advice(),
@@ -313,17 +317,8 @@ impl<'c, 'm> Told<'c, 'm> {
             })
             .collect();
         format!(
-            "{harmed} of {} {}: the client got {}.",
-            count(
-                served.exchanges.exchanges.max(harmed),
-                "request served",
-                "requests served"
-            ),
-            if harmed == 1 {
-                "was harmed"
-            } else {
-                "were harmed"
-            },
+            "{}: the client got {}.",
+            were_harmed(harmed, served.exchanges.exchanges),
             join(&got).replace(" and ", " or ")
         )
     }
@@ -464,7 +459,7 @@ fn at_work(model: &Model, cut: &CutOff<'_>) -> Option<Witness> {
         ));
     }
     let goroutine = cut.exchange.actor?.goroutine?;
-    let from = BootInstant(cut.at.0.saturating_sub(LOOK_AROUND.as_nanos() as u64));
+    let from = cut.at.minus(LOOK_AROUND);
     let (_, goroutine) = model.look(connection.pid, goroutine, from, cut.at.plus(LOOK_AROUND))?;
     Some(Witness::looked_at(
         subject(),

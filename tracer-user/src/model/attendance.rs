@@ -66,6 +66,11 @@ impl Kept {
         self.course.last().map_or(0, |(_, muster)| muster.count)
     }
 
+    /// How many were here in all snapshots of the course together.
+    pub(super) fn seen(&self) -> u64 {
+        self.course.iter().map(|(_, muster)| muster.count).sum()
+    }
+
     /// How many were here in snapshot `number`.
     pub(super) fn count_in(&self, number: u32) -> u64 {
         let told = self.course.iter().find(|(of, _)| *of == number);

@@ -140,6 +140,18 @@ impl Goroutines {
         groups
     }
 
+    /// Every place of `pid` that is kept, with how many stood there in all its snapshots together: state and
+    /// frames; in no order.
+    pub(super) fn seen(&self, pid: Pid) -> impl Iterator<Item = (&str, &[Frame], u64)> {
+        let known = self.processes.get(&pid);
+        known.into_iter().flat_map(|known| {
+            known.places.iter().map(|(place, kept)| {
+                let (state, frames) = (place.state.as_str(), place.frames.as_slice());
+                (state, frames, kept.seen())
+            })
+        })
+    }
+
     /// Who came and left at each place where somebody is in the last snapshot; in no order.
     pub(super) fn attendances(&self, pid: Pid) -> Vec<Attendance<'_>> {
         let known = self.processes.get(&pid);

@@ -161,6 +161,12 @@ impl Model {
         self.goroutines.everybody(pid)
     }
 
+    /// Where goroutines of `pid` stood in all its snapshots: state, frames, and how many in all of them
+    /// together; in no order.
+    pub fn seen(&self, pid: Pid) -> impl Iterator<Item = (&str, &[Frame], u64)> {
+        self.goroutines.seen(pid)
+    }
+
     /// Who came and left at each place where goroutines of `pid` are in its last snapshot; in no order.
     #[must_use]
     pub fn attendances(&self, pid: Pid) -> Vec<Attendance<'_>> {

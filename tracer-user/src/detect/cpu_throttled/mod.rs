@@ -18,6 +18,7 @@ use super::{
     grounds::{
         breakdown::Breakdown,
         delays::{Delayed, Delays},
+        hands,
         held_up::window,
         scene::Scene,
         spans::Spans,
@@ -117,7 +118,9 @@ impl<'m> Throttled<'_, 'm> {
                 value_s: None,
             }),
             code: None,
-            goroutines: Vec::new(),
+            goroutines: example.map_or_else(Vec::new, |one| {
+                hands::on(self.model(), one.held.connection, &one.held.exchange)
+            }),
             measured: self.measured(),
             evidence: example.map_or_else(Vec::new, |one| self.evidence(one)),
             advice: self.advice(),

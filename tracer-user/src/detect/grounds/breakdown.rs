@@ -157,6 +157,40 @@ impl Breakdown {
         }
     }
 
+    /// Of a request that was waited for in vain, as far as `until`. Where its server never read it, that is
+    /// where its time went.
+    pub(crate) fn of_wait(
+        scene: &Scene<'_>,
+        client: &Connection,
+        asked: &Exchange,
+        until: BootInstant,
+    ) -> Self {
+        let waited = Exchange {
+            last_byte: until.max(asked.last_byte),
+            ..asked.clone()
+        };
+        let other = scene.model.other_end(client);
+        let unread = other.and_then(|server| {
+            let (since, _) = server.unread?;
+            let read = as_seen_there(scene.model, client, asked);
+            read.is_none().then_some((server, since))
+        });
+        let Some((server, since)) = unread else {
+            return Self::of_exchange(scene, client, &waited);
+        };
+        let served = Exchange {
+            arrived: Some(since),
+            started: until,
+            request_ended: until,
+            last_byte: until,
+            complete: true,
+            first_byte: None,
+            actor: None,
+            ..asked.clone()
+        };
+        Self::asked(scene, client, &waited, Some((server, &served)))
+    }
+
     /// As the server sees it: from when the request lay in its socket to its last byte.
     pub(crate) fn served(scene: &Scene<'_>, server: &Connection, exchange: &Exchange) -> Self {
         let began = exchange.arrived.unwrap_or(exchange.started);
@@ -326,8 +360,7 @@ fn sent_again(connection: &Connection, exchange: &Exchange) -> Option<Span> {
 /// The last round trip before the answer came.
 fn round_trip(exchange: &Exchange) -> Option<Span> {
     let arrived = exchange.arrived.or(exchange.first_byte)?;
-    let took = u64::try_from(exchange.round_trip?.as_nanos()).ok()?;
-    Some((BootInstant(arrived.0.saturating_sub(took)), arrived))
+    Some((arrived.minus(exchange.round_trip?), arrived))
 }
 
 /// The same exchange as the other end of `connection` saw it.

@@ -31,7 +31,7 @@ pub(crate) fn serving(
     let exchange = asked(client, at)?;
     let pairing = scene.served.pair(&Asking {
         pid: client.pid,
-        started: BootInstant(exchange.started.0.saturating_sub(ALLOWED.as_nanos() as u64)),
+        started: exchange.started.minus(ALLOWED),
         until: at.plus(ALLOWED),
         decider: None,
         writer: exchange.actor.and_then(|actor| actor.goroutine),

@@ -139,15 +139,7 @@ fn harm(scene: &Scene<'_>, failed: &[&Connection]) -> Harm {
 fn opener(model: &Model, connection: &Connection) -> Option<Witness> {
     let actor = connection.opened_by?;
     let frames = model.frames(connection.opened_at);
-    Some(Witness {
-        process: Subject::of(model, actor.pid),
-        id: actor.goroutine.filter(|_| !frames.is_empty())?,
-        state: "running".into(),
-        wait_s: None,
-        attribution: actor.attribution,
-        frames: frames.to_vec(),
-        created_by: None,
-    })
+    Witness::acting(model, actor, frames).filter(|opener| !opener.frames.is_empty())
 }
 
 fn evidence(model: &Model, connection: &Connection) -> Vec<Evidence> {

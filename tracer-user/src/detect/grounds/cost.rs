@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     detect::{finding::Severity, own_code::own_frame},
-    event::{BootInstant, Frame, Pid, SocketId},
+    event::{Pid, SocketId},
     model::{Connection, Exchange, Kind, TICK},
 };
 
@@ -31,6 +31,7 @@ use super::{
     schedule::{self, Runner},
     slowness,
     spans::{Span, Spans},
+    standing::serves_http,
     usual::TIMES_USUAL,
     works::{Works, capacity, own_lines, time},
 };
@@ -63,6 +64,9 @@ pub(crate) const WAITS_FOR_ANOTHER: [&str; 8] = [
     "sync.Cond.Wait",
     "sync.WaitGroup.Wait",
 ];
+
+/// Fewer handlers seen tell no share of them.
+const LOOKED_AT: u64 = 8;
 
 /// So many late answers make a habit of it.
 const HABIT: usize = 3;
@@ -141,6 +145,7 @@ impl<'m> Cost<'m> {
             works: &works,
             counts: &counts,
             capacity,
+            awake: awake(scene, pid),
         };
         let hit = look.hits(way);
         Some(Self {
@@ -201,6 +206,21 @@ fn served(scene: &Scene<'_>, hit: &[Hit<'_>]) -> u64 {
         .sum()
 }
 
+/// The share of the handlers of `pid` that did not sleep when they were looked at; all where few were.
+fn awake(scene: &Scene<'_>, pid: Pid) -> f64 {
+    let (mut all, mut asleep) = (0, 0);
+    for (state, frames, number) in scene.model.seen(pid) {
+        if serves_http(frames) && own_frame(frames).is_some() {
+            all += number;
+            asleep += if state == "sleep" { number } else { 0 };
+        }
+    }
+    if all < LOOKED_AT {
+        return 1.0;
+    }
+    1.0 - asleep as f64 / all as f64
+}
+
 /// Requests in the eyes of one kind of work.
 struct Look<'s, 'm, F> {
     scene: &'s Scene<'m>,
@@ -208,6 +228,8 @@ struct Look<'s, 'm, F> {
     works: &'s Works,
     counts: &'s F,
     capacity: Option<f64>,
+    /// The share of the handlers that did not sleep when they were looked at.
+    awake: f64,
 }
 
 /// What happened around a request.
@@ -285,7 +307,13 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
     ) -> Duration {
         let times = Times::of(self.scene, connection, exchange);
         let idle = waited.without(&times.on_cpu).without(&times.throttled);
-        let shared = idle.total().mul_f64(around.share);
+        // Whoever sleeps on purpose loses nothing. Whoever was seen to run does not only sleep.
+        let awake = if times.on_cpu.total().is_zero() {
+            self.awake
+        } else {
+            1.0
+        };
+        let shared = idle.total().mul_f64(around.share * awake);
         if around.taken {
             return shared;
         }
@@ -316,8 +344,9 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
     }
 
     /// Kinds of requests that are handed from one to the other: at any moment one of a row of goroutines
-    /// works for the request, so of a long one its own is seen now and then. All kinds, where handlers
-    /// themselves were seen to wait for others in a function, or a file, in which work is handed over.
+    /// works for the request, so of a long one its own is seen now and then. Seldom is enough where handlers
+    /// wait for others in a file in which work is handed over, and not at all needed where they wait in such
+    /// a function.
     fn handed_over(&self, servers: &[&'m Connection]) -> BTreeSet<Kind> {
         let mut seen: BTreeMap<Kind, (Duration, Duration)> = BTreeMap::new();
         for connection in servers {
@@ -331,32 +360,57 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
                 sums.1 += window.1.since(window.0);
             }
         }
-        let all = self.handlers_hand_over();
-        seen.retain(|_, (own, whole)| all || (*own >= TICK * HABIT as u32 && *own >= *whole / 100));
+        let (there, beside) = self.handlers_hand_over(servers);
+        seen.retain(|kind, (own, whole)| {
+            there
+                .as_ref()
+                .is_some_and(|kinds| kinds.is_empty() || kinds.contains(kind))
+                || (beside && !own.is_zero())
+                || (*own >= TICK * HABIT as u32 && *own >= *whole / 100)
+        });
         seen.into_keys().collect()
     }
 
-    fn handlers_hand_over(&self) -> bool {
+    /// Whether handlers, when last looked at, waited for others in a function in which work is handed over,
+    /// and for which kinds of requests, as far as they are known; and whether in a file in which it is.
+    fn handlers_hand_over(&self, servers: &[&'m Connection]) -> (Option<BTreeSet<Kind>>, bool) {
         let model = self.scene.model;
         let givers = own_lines(model, self.pid, |work, _| (self.counts)(work));
-        model.goroutine_groups().iter().any(|group| {
-            let serves = |frame: &Frame| frame.function == "net/http.(*conn).serve";
-            // Few samples of handing over show whose it is, so a neighbour in the same file will do.
-            let gives = |own: &Frame| {
-                givers.iter().any(|(at, _)| {
-                    at.function == own.function || (at.file.is_some() && at.file == own.file)
-                })
+        let (mut there, mut beside) = (HashSet::new(), false);
+        for (id, at) in model.everybody(self.pid) {
+            let waits = serves_http(at.frames) && WAITS_FOR_ANOTHER.contains(&at.state);
+            let Some(own) = own_frame(at.frames).filter(|_| waits) else {
+                continue;
             };
-            group.pid == self.pid
-                && WAITS_FOR_ANOTHER.contains(&group.state.as_str())
-                && group.frames.iter().any(serves)
-                && own_frame(&group.frames).is_some_and(gives)
-        })
+            if givers
+                .iter()
+                .any(|(giver, _)| giver.function == own.function)
+            {
+                there.insert(id);
+            }
+            // Few samples of handing over show whose it is; but a neighbour in the same file may have
+            // nothing to do with it.
+            beside |= givers
+                .iter()
+                .any(|(giver, _)| giver.file.is_some() && giver.file == own.file);
+        }
+        let asked = servers
+            .iter()
+            .filter_map(|connection| connection.exchanges().pop());
+        let kinds = asked
+            .filter(|asked| {
+                asked
+                    .actor
+                    .and_then(|a| a.goroutine)
+                    .is_some_and(|id| there.contains(&id))
+            })
+            .filter_map(|asked| Kind::of(&asked));
+        ((!there.is_empty()).then(|| kinds.collect()), beside)
     }
 
     fn around(&self, (from, until): Span) -> Around {
         let missing = AROUND.saturating_sub(until.since(from)) / 2;
-        let from = BootInstant(from.0.saturating_sub(nanoseconds(missing)));
+        let from = from.minus(missing);
         let model = self.scene.model;
         let (from, until) = (
             from.max(model.source().started),
@@ -379,8 +433,4 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
             taken: most.is_some_and(|most| time(used) + waiting >= most.mul_f64(TAKEN)),
         }
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -62,8 +62,10 @@ pub(crate) struct Delays<'m> {
 impl<'m> Delays<'m> {
     /// Those of `pid`; `lost` says what of a wait counts.
     pub(crate) fn of(scene: &Scene<'m>, pid: Pid, lost: impl Fn(&HeldUp<'m>) -> Duration) -> Self {
-        let mut delayed: Vec<Delayed<'m>> = held_up::all(scene, pid)
-            .into_iter()
+        let mut delayed: Vec<Delayed<'m>> = scene
+            .held_up(pid)
+            .iter()
+            .cloned()
             .map(|held| {
                 let (from, until) = held_up::window(scene, held.connection, &held.exchange);
                 Delayed {

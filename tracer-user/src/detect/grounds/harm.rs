@@ -26,6 +26,13 @@ const TELLING_SHARE: f64 = 0.95;
 /// This few requests are no share of anything.
 const FEW: u64 = 2;
 
+/// `2 of 7 requests served were harmed`.
+pub(crate) fn were_harmed(harmed: u64, served: u64) -> String {
+    let served = count(served.max(harmed), "request served", "requests served");
+    let were = if harmed == 1 { "was" } else { "were" };
+    format!("{harmed} of {served} {were} harmed")
+}
+
 /// Nobody harmed is worth knowing; a request that failed is a warning; a good share of all is critical.
 pub(crate) fn severity_of(harmed: u64, all: u64) -> Severity {
     if harmed == 0 {
@@ -161,17 +168,8 @@ impl Harm {
             };
         }
         let mut told = format!(
-            "{harmed} of {} {}: {}.",
-            count(
-                self.served.exchanges.exchanges.max(harmed),
-                "request served",
-                "requests served"
-            ),
-            if harmed == 1 {
-                "was harmed"
-            } else {
-                "were harmed"
-            },
+            "{}: {}.",
+            were_harmed(harmed, self.served.exchanges.exchanges),
             self.received(),
         );
         if let Some(sizes) = self.sizes() {

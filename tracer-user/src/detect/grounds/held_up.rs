@@ -8,7 +8,7 @@
 //! estimate: each sample stands for a tick of the profiler's clock, so it is right to about a tick at each
 //! end.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     event::{BootInstant, Pid, Role, Waiting},
@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     scene::Scene,
-    schedule::{Runner, around, before, span},
+    schedule::{Runner, around, span},
     spans::{Span, Spans},
     turns,
     usual::TIMES_USUAL,
@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_millis(20);
 const FARTHEST: u32 = 16;
 
 /// A request that was served, with what kept its server from running.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct HeldUp<'m> {
     /// The server's end.
     pub(crate) connection: &'m Connection,
@@ -50,23 +50,21 @@ pub(crate) struct HeldUp<'m> {
     pub(crate) usual: Option<Duration>,
 }
 
-/// Requests that `pid` served, as far as they are kept, that waited for a CPU or for the quota at all.
-pub(crate) fn all<'m>(scene: &Scene<'m>, pid: Pid) -> Vec<HeldUp<'m>> {
-    if !scene.schedule.watched(pid) {
-        return Vec::new();
+/// Requests that each process served, as far as they are kept, that waited for a CPU or for the quota at all.
+pub(crate) fn all<'m>(scene: &Scene<'m>) -> HashMap<Pid, Vec<HeldUp<'m>>> {
+    let mut all: HashMap<Pid, Vec<HeldUp<'m>>> = HashMap::new();
+    for connection in scene.servers() {
+        if !scene.schedule.watched(connection.pid) {
+            continue;
+        }
+        let held = connection
+            .exchanges()
+            .into_iter()
+            .map(|exchange| of(scene, connection, exchange))
+            .filter(|held| !(held.run_queue + held.throttled).is_zero());
+        all.entry(connection.pid).or_default().extend(held);
     }
-    scene
-        .servers()
-        .filter(|connection| connection.pid == pid)
-        .flat_map(|connection| {
-            connection
-                .exchanges()
-                .into_iter()
-                .map(move |e| (connection, e))
-        })
-        .map(|(connection, exchange)| of(scene, connection, exchange))
-        .filter(|held| !(held.run_queue + held.throttled).is_zero())
-        .collect()
+    all
 }
 
 /// One request, `connection` being its server's end.
@@ -293,7 +291,7 @@ impl<'m> Request<'m> {
         let left = Spans::from(self.window).without(explained);
         let ready = left.within(&Spans::of(self.ready.iter().copied()));
         let working = left.without(&self.idle).only(|(from, until)| {
-            unusual || any(&self.running, (before(from, TICK), until.plus(TICK)))
+            unusual || any(&self.running, (from.minus(TICK), until.plus(TICK)))
         });
         ready.and(&working)
     }
@@ -305,7 +303,7 @@ impl<'m> Request<'m> {
         let stopped = Spans::from(self.window).within(stopped);
         let ready = stopped.within(&Spans::of(self.ready.iter().copied()));
         let working = stopped.without(&self.idle).only(|(from, until)| {
-            any(&self.running, (before(from, TICK), from))
+            any(&self.running, (from.minus(TICK), from))
                 || any(&self.steps, (until, until.plus(SOON)))
         });
         ready.and(&working)
@@ -317,7 +315,7 @@ impl<'m> Request<'m> {
         let mut links = Vec::new();
         let mut at = since;
         let next = |at: BootInstant| {
-            let early = before(at, AT_ONCE);
+            let early = at.minus(AT_ONCE);
             self.waits
                 .iter()
                 .filter(|wait| wait.told.why == Waiting::Woken)

@@ -15,7 +15,9 @@ use crate::{
 
 use super::{
     cost::{Cost, Hit},
+    hands,
     telling::{Timeline, what, wireshark_filter},
+    usual::median,
 };
 
 /// Lines that are named; the rest is many small things.
@@ -65,7 +67,9 @@ impl Cost<'_> {
             related_connections: Vec::new(),
             setting: None,
             code: told.code,
-            goroutines: Vec::new(),
+            goroutines: worst.map_or_else(Vec::new, |hit| {
+                hands::on(model, hit.connection, &hit.exchange)
+            }),
             measured,
             evidence: worst.map_or_else(Vec::new, |hit| evidence(model, hit, told.what)),
             advice: told.advice,
@@ -99,7 +103,11 @@ impl Cost<'_> {
             .find_map(|hit| hit.usual)
             .map(|usual| usual.as_secs_f64());
         measured.waits(self.hit.iter().map(|hit| hit.wait).collect());
-        measured.lost_s = Some(median(self.hit.iter().map(|hit| hit.lost)).as_secs_f64());
+        measured.lost_s = Some(
+            median(self.hit.iter().map(|hit| hit.lost))
+                .unwrap_or_default()
+                .as_secs_f64(),
+        );
         if self.refused() > 0 {
             measured.requests_harmed = Some(self.refused());
         }
@@ -116,7 +124,7 @@ impl Cost<'_> {
             "Of {} {number} waited for it: {} lost {} and the worst {} of {}.",
             count(all, "request", "requests"),
             if number > 1 { "half of them" } else { "it" },
-            seconds(median(self.hit.iter().map(|hit| hit.lost))),
+            seconds(median(self.hit.iter().map(|hit| hit.lost)).unwrap_or_default()),
             seconds(
                 self.hit
                     .iter()
@@ -219,12 +227,6 @@ pub(crate) fn lines(all: &[(Frame, u64)]) -> Option<String> {
         })
         .collect();
     (!told.is_empty()).then(|| join(&told))
-}
-
-fn median(of: impl Iterator<Item = Duration>) -> Duration {
-    let mut all: Vec<Duration> = of.collect();
-    all.sort_unstable();
-    all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
 fn round(number: f64) -> f64 {

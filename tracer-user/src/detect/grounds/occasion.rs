@@ -3,6 +3,7 @@
 use crate::{
     detect::{
         confidence::{Confidence, Doubt},
+        docket::Docket,
         finding::{Ends, Finding, Measured, Rule, Setting, Severity, Subject, Witness},
         own_code::{brief, own_frame},
         wording::seconds,
@@ -12,12 +13,15 @@ use crate::{
 };
 
 use super::{
+    breakdown::Breakdown,
     give_up::GiveUp,
     limit::{self, Limit},
+    scene::Scene,
     telling::{
         decider, deciding_frame, late_answer, still_at_work, timeline, waits_in_dump, who,
         wireshark_filter,
     },
+    want_of_cpu::WantOfCpu,
 };
 
 /// Equal waits that make it believable that a timer ended them, each of which had other reasons too.
@@ -33,16 +37,29 @@ pub(crate) struct Occasion<'g, 'm> {
     pub(crate) value_s: Option<f64>,
     at_work: Option<Witness>,
     waits: Option<Witness>,
+    /// Who was given up on lacked a CPU, and where all of the wait went; as the example shows it.
+    want: Option<(WantOfCpu, Breakdown)>,
+    /// That decided most of the occurrences.
+    wanting: bool,
 }
 
 impl<'g, 'm> Occasion<'g, 'm> {
     /// `None` where there is no occurrence. The example is the first of those of which most is
     /// known; `harmed` says whose request was harmed.
     pub(crate) fn of(
-        model: &'m Model,
+        scene: &Scene<'m>,
         all: Vec<&'g GiveUp<'m>>,
         harmed: impl Fn(&GiveUp<'m>) -> bool,
     ) -> Option<Self> {
+        let model = scene.model;
+        let mut wants: Vec<_> = all
+            .iter()
+            .map(|give_up| WantOfCpu::behind(scene, give_up))
+            .collect();
+        let decided = |want: &Option<(WantOfCpu, _)>| {
+            want.as_ref().is_some_and(|(want, _)| want.is_decisive())
+        };
+        let starved = wants.iter().filter(|want| decided(want)).count();
         let known = |give_up: &GiveUp<'m>| {
             u8::from(give_up.decision.is_some())
                 + 2 * u8::from(
@@ -52,7 +69,15 @@ impl<'g, 'm> Occasion<'g, 'm> {
                 )
                 + 4 * u8::from(harmed(give_up))
         };
-        let example = *all.iter().rev().max_by_key(|give_up| known(give_up))?;
+        let (place, example) =
+            all.iter()
+                .copied()
+                .enumerate()
+                .rev()
+                .max_by_key(|(place, give_up)| {
+                    (known(give_up), wants.get(*place).is_some_and(decided))
+                })?;
+        let want = wants.swap_remove(place);
         let waits: Vec<_> = all.iter().map(|give_up| give_up.waited).collect();
         Some(Self {
             model,
@@ -61,12 +86,32 @@ impl<'g, 'm> Occasion<'g, 'm> {
             value_s: limit::value(example.limit, &waits).filter(|_| !example.begun_before),
             at_work: still_at_work(model, example),
             waits: waits_in_dump(model, example),
+            wanting: decided(&want) && starved * 2 >= all.len(),
+            want,
             all,
         })
     }
 
     pub(crate) fn connection(&self) -> &'m Connection {
         self.example.connection
+    }
+
+    /// What another rule found to be why it took so long.
+    pub(crate) fn cause(&self, docket: &Docket) -> Option<usize> {
+        let by_socket: Vec<Option<usize>> = self
+            .all
+            .iter()
+            .map(|give_up| docket.explaining(give_up.connection.socket))
+            .collect();
+        let most = |place: &usize| {
+            let of_it = by_socket.iter().filter(|by| **by == Some(*place));
+            of_it.count() * 2 >= self.all.len()
+        };
+        let by_socket = docket
+            .explaining(self.connection().socket)
+            .or_else(|| by_socket.iter().flatten().copied().find(most));
+        let want = self.want.as_ref().filter(|_| self.wanting);
+        by_socket.or_else(|| want.and_then(|(want, _)| want.cause(docket)))
     }
 
     /// Who gave up, for people.
@@ -80,6 +125,9 @@ impl<'g, 'm> Occasion<'g, 'm> {
         let mut measured = Measured::default();
         measured.waits(self.all.iter().map(|give_up| give_up.waited).collect());
         let exchange = self.example.exchange.as_ref();
+        if let Some((_, parts)) = &self.want {
+            measured.parts_s = parts.measured();
+        }
         measured.request_bytes = exchange.map(|exchange| exchange.request_bytes);
         measured.response_bytes = exchange.map(|exchange| exchange.response_bytes);
         let serves = self
@@ -252,6 +300,22 @@ impl<'g, 'm> Occasion<'g, 'm> {
         }
     }
 
+    /// That the upstream had no CPU meanwhile.
+    pub(crate) fn want_sentence(&self) -> Option<String> {
+        let (want, parts) = self.want.as_ref()?;
+        let other = self.model.other_end(self.connection())?;
+        let how_much = if want.is_decisive() {
+            "hardly ran"
+        } else {
+            "did not always run"
+        };
+        Some(format!(
+            "{} {how_much} while it was waited for. {}",
+            self.model.owner(other),
+            parts.sentence()
+        ))
+    }
+
     /// What the upstream was doing meanwhile.
     pub(crate) fn upstream_sentence(&self) -> Option<String> {
         let exchange = self.example.exchange.as_ref()?;
@@ -284,6 +348,12 @@ impl<'g, 'm> Occasion<'g, 'm> {
 
     /// What would have to change at the upstream.
     pub(crate) fn faster_upstream(&self) -> String {
+        if let (true, Some((want, _))) = (self.wanting, &self.want) {
+            return format!(
+                "Or let {} have the CPU that it lacked; then its code may be quick enough.",
+                self.model.name(want.pid)
+            );
+        }
         let own = self
             .at_work
             .as_ref()

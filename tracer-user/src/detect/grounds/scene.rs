@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     give_up::{self, GiveUp},
+    held_up::{self, HeldUp},
     limit::Limit,
     schedule::Schedule,
     upstreams::Upstreams,
@@ -41,6 +42,7 @@ pub(crate) struct Scene<'m> {
     /// By process, in the order of opening.
     clients: HashMap<Pid, Vec<&'m Connection>>,
     traffic: BTreeMap<Peer, Traffic>,
+    held_up: HashMap<Pid, Vec<HeldUp<'m>>>,
     /// Requests served that a give-up harmed, and that is known better than by one failing after the
     /// other.
     given_up_for: HashSet<(SocketId, u32)>,
@@ -65,9 +67,11 @@ impl<'m> Scene<'m> {
             usual: Usual::of(&traffic),
             clients,
             traffic,
+            held_up: HashMap::new(),
             given_up_for: HashSet::new(),
         };
         scene.upstreams = Upstreams::of(model, &scene.served);
+        scene.held_up = held_up::all(&scene);
         scene.give_ups = give_up::all(&scene);
         scene.given_up_for = scene
             .give_ups
@@ -100,6 +104,11 @@ impl<'m> Scene<'m> {
             }
             !coincidence || give_up.limit != Limit::Unknown
         });
+    }
+
+    /// Requests that `pid` served that waited for a CPU, or for its quota, at all.
+    pub(crate) fn held_up(&self, pid: Pid) -> &[HeldUp<'m>] {
+        self.held_up.get(&pid).map_or(&[], Vec::as_slice)
     }
 
     /// Every connection on which `pid` asks.

@@ -172,13 +172,7 @@ pub(crate) fn span(wait: &Wait) -> Span {
 
 /// So long before and after a moment.
 pub(crate) fn around(at: BootInstant, long: Duration) -> Span {
-    (before(at, long), at.plus(long))
-}
-
-/// So long before a moment.
-pub(crate) fn before(at: BootInstant, long: Duration) -> BootInstant {
-    let long = u64::try_from(long.as_nanos()).unwrap_or(u64::MAX);
-    BootInstant(at.0.saturating_sub(long))
+    (at.minus(long), at.plus(long))
 }
 
 fn length(wait: &Wait) -> Duration {

@@ -17,6 +17,7 @@ use super::{
     lateness::{self, Late, Reason},
     scene::Scene,
     upstreams::Wait,
+    usual::median,
     work::waiting_for_io,
 };
 
@@ -201,7 +202,7 @@ fn upstream<'l, 'm>(scene: &Scene<'m>, late: &[&'l Late<'m>]) -> Option<(Vec<&'l
 /// Those of requests that do not wait on purpose, where they are several.
 fn habit<'l, 'm>(mut late: Vec<&'l Late<'m>>) -> Option<Vec<&'l Late<'m>>> {
     late.retain(|late| !polls(late));
-    (late.len() >= HABIT && median(&late)? < ON_PURPOSE).then_some(late)
+    (late.len() >= HABIT && median(late.iter().map(|late| late.wait))? < ON_PURPOSE).then_some(late)
 }
 
 /// Those that took many times what is usual, where few did.
@@ -220,12 +221,6 @@ fn share(scene: &Scene<'_>, late: &[&Late<'_>]) -> f64 {
     let place = first.connection;
     let served = scene.served_at(place.pid, place.local).exchanges.exchanges;
     late.len() as f64 / served.max(1) as f64
-}
-
-fn median(late: &[&Late<'_>]) -> Option<Duration> {
-    let mut waits: Vec<Duration> = late.iter().map(|late| late.wait).collect();
-    waits.sort_unstable();
-    waits.get(waits.len() / 2).copied()
 }
 
 fn polls(late: &Late<'_>) -> bool {

@@ -185,8 +185,26 @@ impl Acceptors {
         own_frame(&away.frames).or(away.frames.first())
     }
 
+    /// The accept loop is elsewhere and could go on: it is not stuck, it has not got its turn.
+    pub(crate) fn is_ready(&self) -> bool {
+        let ready = |away: &Group| away.state == "runnable";
+        self.away.as_ref().is_some_and(ready)
+    }
+
+    /// The accept loop waits for something else than its turn.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let stuck = |away: &Group| !matches!(away.state.as_str(), "runnable" | "running");
+        self.away.as_ref().is_some_and(stuck)
+    }
+
     /// What they do while connections wait for them.
     pub(crate) fn sentence(&self, who: &str) -> String {
+        if let (Some(frame), true) = (self.away_at(), self.is_ready()) {
+            return format!(
+                "Its accept loop is ready to run at {}, and has not got its turn.",
+                brief(frame)
+            );
+        }
         if let (Some(frame), Some(away)) = (self.away_at(), &self.away) {
             return format!(
                 "Its accept loop is not in Accept but stands at {} ({}).",

@@ -285,17 +285,8 @@ pub(crate) fn late_answer<'m>(
 
 /// The goroutine that gave up, with the frames of its decision.
 pub(crate) fn decider(model: &Model, give_up: &GiveUp<'_>) -> Option<Witness> {
-    let decided = give_up.decision?;
-    let actor = decided.decision.actor;
-    Some(Witness {
-        process: Subject::of(model, actor.pid),
-        id: actor.goroutine?,
-        state: "running".into(),
-        wait_s: None,
-        attribution: actor.attribution,
-        frames: model.frames(decided.decision.stack).to_vec(),
-        created_by: None,
-    })
+    let decided = &give_up.decision?.decision;
+    Witness::acting(model, decided.actor, model.frames(decided.stack))
 }
 
 /// The upstream's goroutine that was to answer, as it was when its client gave up.
@@ -316,7 +307,7 @@ pub(crate) fn still_at_work(model: &Model, give_up: &GiveUp<'_>) -> Option<Witne
         return Some(Witness::looked_at(subject, goroutine, how));
     }
     let actor = other.exchanges().pop()?.actor?;
-    let from = BootInstant(give_up.at.0.saturating_sub(LOOK_AROUND.as_nanos() as u64));
+    let from = give_up.at.minus(LOOK_AROUND);
     let (_, goroutine) = model.look(
         other.pid,
         actor.goroutine?,

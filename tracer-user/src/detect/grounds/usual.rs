@@ -16,6 +16,13 @@ const USUAL: u64 = 20;
 /// So many times the usual is not usual any more.
 pub(crate) const TIMES_USUAL: u32 = 10;
 
+/// Half of `times` are no longer; `None` of none.
+pub(crate) fn median(times: impl IntoIterator<Item = Duration>) -> Option<Duration> {
+    let mut all: Vec<Duration> = times.into_iter().collect();
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
+}
+
 /// Usual times by the process that serves and its port, on whichever of its addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Usual(HashMap<(Pid, u16), Paces>);

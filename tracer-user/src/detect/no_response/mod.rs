@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     finding::Severity,
-    grounds::{harm::Harm, scene::Scene},
+    grounds::{harm::Harm, scene::Scene, usual::median},
 };
 
 pub(super) mod taken;
@@ -57,7 +57,7 @@ fn both_ends<'m>(connections: impl Iterator<Item = &'m Connection>) -> HashSet<S
 
 /// The requests answered at the same place, by how long their first byte took.
 struct Answered {
-    sorted: Vec<Duration>,
+    times: Vec<Duration>,
 }
 
 impl Answered {
@@ -65,7 +65,7 @@ impl Answered {
         let here = |other: &&Connection| {
             other.peer().serves && other.pid == at.pid && other.local.port() == at.local.port()
         };
-        let mut sorted: Vec<Duration> = scene
+        let times = scene
             .model
             .connections()
             .filter(here)
@@ -73,21 +73,20 @@ impl Answered {
             .filter(|exchange| exchange.answered() && alike(exchange))
             .filter_map(|exchange| exchange.time_to_first_byte())
             .collect();
-        sorted.sort();
-        Self { sorted }
+        Self { times }
     }
 
     fn number(&self) -> usize {
-        self.sorted.len()
+        self.times.len()
     }
 
     fn median(&self) -> Option<Duration> {
-        self.sorted.get(self.sorted.len() / 2).copied()
+        median(self.times.iter().copied())
     }
 
     /// A request that waits `waited` is not one of these that is a little late.
     fn far_exceeded_by(&self, waited: Duration) -> bool {
-        let longest = self.sorted.last().copied().unwrap_or_default();
+        let longest = self.times.iter().max().copied().unwrap_or_default();
         self.median()
             .is_some_and(|median| waited >= median * 10 && waited >= longest * 2)
     }

@@ -14,6 +14,7 @@ use crate::{
             scene::Scene,
             standing::{self, Acceptors, Standing, serving},
             telling::{Timeline, wireshark_filter},
+            want_of_cpu::WantOfCpu,
         },
         wording::{bytes, count, seconds},
     },
@@ -44,6 +45,10 @@ struct Unread<'m> {
 
 /// Why nobody reads, as far as it shows.
 enum Reason {
+    /// The process has something to run, and hardly a CPU to run it on.
+    Starved(WantOfCpu),
+    /// Its accept loop is ready to run, and others have Go's processors.
+    Queued(String),
     /// A goroutine waits in the network poller for what has long been there: the process does not run.
     Stopped(String),
     /// Nothing of the process moved since; why cannot be told.
@@ -65,6 +70,9 @@ pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     }
     for group in groups.into_values() {
         if let Some(case) = case(scene, docket, &group) {
+            if let Some(cause) = case.cause {
+                docket.raise(cause, case.finding.severity);
+            }
             docket.add(case);
         }
     }
@@ -178,7 +186,7 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
     let connection = example.connection;
     let number = group.len() as u64;
     let who = model.owner(connection);
-    let reason = reason(model, group, connection.pid);
+    let reason = reason(scene, group, example);
     let mut measured = Measured {
         unread_bytes: example.bytes,
         response_bytes: Some(0),
@@ -191,7 +199,8 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
         worst = worst.max(severity(scene, connection, number));
     }
     let confidence = match reason {
-        Reason::Stopped(_) | Reason::Loop(_) => Confidence::SEEN,
+        Reason::Starved(_) | Reason::Stopped(_) | Reason::Loop(_) => Confidence::SEEN,
+        Reason::Queued(_) => Confidence::SEEN.but(Doubt::QueueInferred),
         Reason::Silent | Reason::Busy => Confidence::SEEN.but(Doubt::Ambiguous),
     };
     let goroutines: Vec<Witness> = serving(model, connection).into_iter().collect();
@@ -205,12 +214,12 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
         confidence: confidence.number(),
         count: number,
         title: title(&who, &reason, connection.local.port(), number),
-        explanation: explanation(&who, &reason, group, example),
+        explanation: explanation(model, &reason, group, example),
         process: Subject::owner(model, connection),
         connection: Some(connection.into()),
         related_connections: Vec::new(),
         setting: None,
-        code: loop_at.filter(|_| matches!(reason, Reason::Loop(_))),
+        code: loop_at.filter(|_| matches!(reason, Reason::Loop(_) | Reason::Queued(_))),
         goroutines,
         measured,
         evidence: evidence(model, example),
@@ -220,9 +229,14 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
             "Whether the process is stopped or stuck cannot be told from its sockets alone.".into()
         }),
     };
+    let by_scheduler = match &reason {
+        Reason::Starved(want) => want.cause(docket),
+        _ => None,
+    };
     let cause = group
         .iter()
-        .find_map(|unread| docket.explaining(unread.connection.socket));
+        .find_map(|unread| docket.explaining(unread.connection.socket))
+        .or(by_scheduler);
     Some(Case {
         finding,
         cause,
@@ -235,7 +249,15 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
     })
 }
 
-fn reason(model: &Model, group: &[Unread<'_>], pid: Pid) -> Reason {
+fn reason(scene: &Scene<'_>, group: &[Unread<'_>], example: &Unread<'_>) -> Reason {
+    let (model, pid) = (scene.model, example.connection.pid);
+    let acceptors = Acceptors::of(model, pid);
+    let stuck = acceptors.as_ref().is_some_and(Acceptors::is_stuck);
+    let lay = (example.since, example.since.plus(example.waited));
+    let starved = WantOfCpu::of_process(scene, pid, lay).filter(WantOfCpu::is_decisive);
+    if let Some(want) = starved.filter(|_| !stuck) {
+        return Reason::Starved(want);
+    }
     let waits_in_vain = group
         .iter()
         .filter_map(|unread| serving(model, unread.connection))
@@ -249,11 +271,14 @@ fn reason(model: &Model, group: &[Unread<'_>], pid: Pid) -> Reason {
     let moved = last_move(model, pid);
     let first = group.iter().map(|unread| unread.since).min();
     let silent = moved.is_none_or(|at| first.is_none_or(|first| at <= first.plus(SLACK)));
-    match Acceptors::of(model, pid) {
+    match acceptors {
         Some(acceptors) if acceptors.waiting > 0 && silent => Reason::Stopped(format!(
             "{} Yet connections have long been there to take, and no call of the process moved a byte since: it does not run. It is stopped (SIGSTOP, a debugger, a frozen cgroup) or gets no CPU.",
             acceptors.sentence(&model.name(pid))
         )),
+        Some(acceptors) if acceptors.is_ready() => {
+            Reason::Queued(acceptors.sentence(&model.name(pid)))
+        }
         Some(acceptors) if acceptors.waiting == 0 || acceptors.away_at().is_some() => {
             Reason::Loop(acceptors.sentence(&model.name(pid)))
         }
@@ -288,6 +313,9 @@ fn title(who: &str, reason: &Reason, port: u16, number: u64) -> String {
         count(number, "request", "requests")
     };
     match reason {
+        Reason::Starved(_) | Reason::Queued(_) => {
+            format!("{who} got too little CPU: it left {what} on port {port} unread")
+        }
         Reason::Stopped(_) => format!("{who} does not run: it left {what} on port {port} unread"),
         Reason::Loop(_) => {
             format!("{who} does not take its connections: it left {what} on port {port} unread")
@@ -296,7 +324,13 @@ fn title(who: &str, reason: &Reason, port: u16, number: u64) -> String {
     }
 }
 
-fn explanation(who: &str, reason: &Reason, group: &[Unread<'_>], example: &Unread<'_>) -> String {
+fn explanation(
+    model: &Model,
+    reason: &Reason,
+    group: &[Unread<'_>],
+    example: &Unread<'_>,
+) -> String {
+    let who = model.owner(example.connection);
     let size = example
         .bytes
         .map_or_else(String::new, |number| format!(" ({})", bytes(number)));
@@ -314,6 +348,13 @@ fn explanation(who: &str, reason: &Reason, group: &[Unread<'_>], example: &Unrea
         ),
     )];
     told.push(match reason {
+        Reason::Starved(want) => format!(
+            "{who} hardly ran meanwhile: {}.",
+            want.numbers(model)
+        ),
+        Reason::Queued(why) => {
+            format!("{why} Other goroutines have Go's processors (GOMAXPROCS).")
+        }
         Reason::Stopped(why) | Reason::Loop(why) => why.clone(),
         Reason::Silent => format!(
             "No call of {who} moved a byte on any connection since: it is stopped (SIGSTOP, a debugger, a frozen cgroup), or stuck as a whole."
@@ -330,6 +371,15 @@ fn explanation(who: &str, reason: &Reason, group: &[Unread<'_>], example: &Unrea
 fn advice(reason: &Reason, connection: &Connection) -> Vec<String> {
     let (pid, port) = (connection.pid, connection.local.port());
     vec![match reason {
+        Reason::Starved(want) if want.throttled >= want.run_queue => format!(
+            "Raise the CPU quota of its cgroup, or find what uses it up: gopulse diagnose --pid {pid} names the lines that compute."
+        ),
+        Reason::Starved(_) => format!(
+            "Find who has the CPUs (top), and give process {pid} a larger share: another host, cpu.weight of its cgroup, renice."
+        ),
+        Reason::Queued(_) => format!(
+            "Find who has Go's processors: gopulse diagnose --pid {pid} names the lines that compute. Where GOMAXPROCS is below the CPUs that it may use, raise it."
+        ),
         Reason::Stopped(_) | Reason::Silent => format!(
             "See its state: grep State /proc/{pid}/status. T is stopped (kill -CONT {pid} lets it go on, if nobody debugs it), D waits for a disk or a mount."
         ),

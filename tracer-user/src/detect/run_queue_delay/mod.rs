@@ -21,6 +21,7 @@ use super::{
     grounds::{
         breakdown::Breakdown,
         delays::{Delayed, Delays},
+        hands,
         held_up::window,
         scene::Scene,
         telling::{Timeline, wireshark_filter},
@@ -115,7 +116,7 @@ impl<'m> Delay<'_, 'm> {
                 .collect(),
             setting: None,
             code: None,
-            goroutines: Vec::new(),
+            goroutines: hands::on(self.model(), connection, &example.held.exchange),
             measured: self.measured(example),
             evidence: self.evidence(example),
             advice: match self.rivals.blame() {

@@ -9,10 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::{
-    event::{Attribution, SocketId},
-    model::Model,
-};
+use crate::{event::SocketId, model::Model};
 
 use super::{
     confidence::{Confidence, Doubt},
@@ -173,16 +170,8 @@ fn hot(scene: &Scene<'_>, believed: &Believed<'_, '_>) -> Option<Hot> {
 
 /// The goroutine of `late`, as samples saw it.
 fn running(model: &Model, late: &Late<'_>, hot: &Hot) -> Option<Witness> {
-    let id = late.exchange.actor?.goroutine?;
-    (late.reason == Reason::Computed).then(|| Witness {
-        process: Subject::owner(model, late.connection),
-        id,
-        state: "running".into(),
-        wait_s: None,
-        attribution: Attribution::Direct,
-        frames: hot.frames.clone(),
-        created_by: None,
-    })
+    Witness::acting(model, late.exchange.actor?, &hot.frames)
+        .filter(|_| late.reason == Reason::Computed)
 }
 
 fn doubts(

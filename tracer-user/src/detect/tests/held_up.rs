@@ -40,7 +40,7 @@ fn times(scene: &Scene<'_>, held: &HeldUp<'_>) -> [f64; 4] {
 fn held(story: &mut Story) -> Option<[f64; 4]> {
     let model = story.model(30_000.0);
     let scene = Scene::of(&model);
-    let all = held_up::all(&scene, SHOP);
+    let all = scene.held_up(SHOP);
     assert!(all.len() <= 1);
     all.first().map(|held| times(&scene, held))
 }

@@ -419,12 +419,47 @@ fn handlers_that_wait_where_work_is_handed_over_were_held_up_by_it() {
         "net/http.(*conn).serve",
     ];
     story.goroutines(9_000.0, SHOP, vec![goroutine(7, "chan send", &giving)]);
+    // Its own goroutine was caught at it once.
+    let caught = story.stack(HANDING);
+    story.samples((500.0, 8_500.0), (SHOP, Some(7)), caught, 4);
     switched(&mut story);
     let found = found_in(&mut story);
     assert_eq!(
         only(&found, Rule::SchedulerThrash).severity,
         Severity::Warning
     );
+}
+
+#[test]
+fn a_handler_that_waits_in_the_file_of_a_busy_pipeline_has_no_part_in_it() {
+    let (mut story, socket) = shop();
+    busy(&mut story, &[(PARKING, 800), (HANDING, 150), (WORKING, 60)]);
+    asked(&mut story, socket, 4, 2_000.0);
+    let waiting = [
+        "runtime.chanrecv1",
+        "main.news /srv/shop/line.go:90",
+        "net/http.(*conn).serve",
+    ];
+    story.goroutines(9_000.0, SHOP, vec![goroutine(7, "chan receive", &waiting)]);
+    switched(&mut story);
+    assert_eq!(warnings(&found_in(&mut story)), Vec::<&Finding>::new());
+}
+
+#[test]
+fn handlers_that_sleep_lose_nothing_to_a_process_that_is_busy() {
+    for (state, severity) in [("sleep", Severity::Info), ("runnable", Severity::Warning)] {
+        let (mut story, socket) = shop();
+        busy(&mut story, &[(FIRING, 1000), (WORKING, 900)]);
+        asked(&mut story, socket, 20, 300.0);
+        let frames = ["main.nap /srv/shop/nap.go:3", "net/http.(*conn).serve"];
+        for second in 1..10 {
+            let at = f64::from(second) * 1_000.0;
+            let handlers = (1..4).map(|id| goroutine(id, state, &frames));
+            story.goroutines(at, SHOP, handlers.collect());
+        }
+        let found = found_in(&mut story);
+        assert_eq!(only(&found, Rule::TimerAbuse).severity, severity, "{state}");
+    }
 }
 
 #[test]

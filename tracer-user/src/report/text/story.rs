@@ -258,13 +258,18 @@ fn goroutine<W: io::Write>(
         Attribution::LastOwner => ", by its last use of the connection",
         Attribution::Inferred => ", inferred",
     };
+    let does = if witness.frames.is_empty() {
+        " had the request".to_owned()
+    } else {
+        format!(", {}{waited}", witness.state)
+    };
     page.blank()?;
     page.text(
         indent,
         Ink::Bold,
         &format!(
-            "goroutine {} of {}, {}{waited}{how}",
-            witness.id, witness.process.comm, witness.state
+            "goroutine {} of {}{does}{how}",
+            witness.id, witness.process.comm
         ),
     )?;
     let shown = worth_showing(&witness.frames);
