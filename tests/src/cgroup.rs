@@ -15,7 +15,7 @@ use crate::wait;
 /// How long processes that were killed may take to leave it.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// A cgroup whose processes may use so much CPU time. It is removed when dropped, so drop, or declare
+/// A cgroup whose processes may use so much CPU time, or memory. It is removed when dropped, so drop, or declare
 /// later, whatever runs in it.
 pub struct Quota(Cgroup);
 
@@ -50,10 +50,18 @@ impl Quota {
         self.0.command(program)
     }
 
+    /// Puts a process that runs already into it.
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub fn take_in(&self, pid: u32) -> anyhow::Result<()> {
+        self.0.write("cgroup.procs", &pid.to_string())
+    }
+
     /// Its path, as gopulse tells it.
     pub fn name(&self) -> String {
-        let name = self.0.at.file_name().unwrap_or_default();
-        format!("/{}", name.to_string_lossy())
+        self.0.name()
     }
 }
 
@@ -73,6 +81,11 @@ impl Memory {
     /// A command that runs `program` in it from its first instruction on.
     pub fn command(&self, program: &Path) -> Command {
         self.0.command(program)
+    }
+
+    /// Its path, as gopulse tells it.
+    pub fn name(&self) -> String {
+        self.0.name()
     }
 
     /// Leaves its processes so many bytes more than they use.
@@ -131,6 +144,11 @@ impl Cgroup {
             .arg(self.at.join("cgroup.procs"))
             .arg(program);
         command
+    }
+
+    fn name(&self) -> String {
+        let name = self.at.file_name().unwrap_or_default();
+        format!("/{}", name.to_string_lossy())
     }
 
     fn read(&self, file: &str) -> anyhow::Result<String> {

@@ -1,13 +1,16 @@
 //! Who kept a service from running: the quota of its cgroup, or somebody else on the CPUs; and busy hosts on
 //! which nobody is late.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command, thread::sleep, time::Duration};
 
+use anyhow::Context as _;
 use gopulse_tests::{
     cgroup::Quota,
     draw::Draw,
     gopulse::{Verdict, Watch},
+    http::Asked,
     process::{Process, succeed},
+    report::{Finding, Report},
     services::{Service, go_time, program},
     turn::{Turn, skip},
     wait,
@@ -188,5 +191,100 @@ fn a_service_at_full_load_that_answers_in_time_is_healthy() -> anyhow::Result<()
     let url = format!("http://{}/grind", mill.address);
     succeed(Command::new("wrk").args(["-t1", "-c6", "-d3s", &url]))?;
     watch.finish()?.assert_healthy();
+    Ok(())
+}
+
+/// What the scheduler's rules say is the cause: the quota, unless others of this host took more.
+fn cause<'r>(report: &'r Report, found: &Finding<'r>) -> anyhow::Result<Finding<'r>> {
+    let mut causes = ["cpu-throttled", "run-queue-delay"]
+        .iter()
+        .flat_map(|rule| report.of(rule));
+    causes
+        .find(|cause| found.caused_by() == Some(cause.id()))
+        .with_context(|| format!("no cause among {}: {found:?}", report.titles()))
+}
+
+#[test]
+fn a_gateway_that_gives_up_on_a_throttled_upstream_is_told_as_its_consequence() -> anyhow::Result<()>
+{
+    let scenario = "a gateway in front of a throttled upstream";
+    let Some(_turn) = Turn::take(scenario, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(scenario);
+    // A request needs ten periods and more, and the gateway waits for some five.
+    let allowed = draw.millis(10..15);
+    let patience = draw.millis(450..600);
+    let Some(quota) = quota(scenario, allowed) else {
+        return Ok(());
+    };
+    let mill = limited(&quota, 12 * allowed, None)?;
+    let gateway = Service::start(
+        "gateway",
+        &[
+            "-upstream",
+            &mill.address.to_string(),
+            "-response-header-timeout",
+            &go_time(patience),
+            "-on-error",
+            "502",
+        ],
+    )?;
+    let watch = Watch::diagnose(&["--pid", &gateway.pid(), "--pid", &mill.pid()])?;
+    for _ in 0..draw.number(3..6) {
+        let answer = Asked::get(gateway.address, "/grind")?.answer()?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    }
+    let Verdict { status, report, .. } = watch.finish()?;
+
+    report.only("cpu-throttled")?;
+    let gave_up = report.only("proxy-timeout")?;
+    gave_up.blames("net/http.Transport.ResponseHeaderTimeout", patience)?;
+    let cause = cause(&report, &gave_up)?;
+    assert_eq!(cause.comm(), "mill", "{cause:?}");
+    assert_eq!(gave_up.severity(), cause.severity());
+    assert!(gave_up.mentions("hardly ran"), "{gave_up:?}");
+    let lost: f64 = ["throttled", "run_queue"]
+        .iter()
+        .filter_map(|part| gave_up.parts().get(part).copied())
+        .sum();
+    assert!(lost * 2.0 >= patience.as_secs_f64(), "{gave_up:?}");
+    assert_eq!(status, 1);
+    Ok(())
+}
+
+#[test]
+fn an_accept_loop_that_gets_no_cpu_is_not_said_to_be_stuck() -> anyhow::Result<()> {
+    let scenario = "an accept loop without CPU";
+    let Some(_turn) = Turn::take(scenario, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(scenario);
+    // Each that computes has the processor for 10 ms of CPU time: a third of a second, a dozen in turn.
+    let Some(quota) = quota(scenario, draw.millis(2..4)) else {
+        return Ok(());
+    };
+    let busy = draw.number(12..20).to_string();
+    let mut command = Command::new(program("burner")?);
+    command.args(["-batch", &busy]).env("GOMAXPROCS", "1");
+    let burner = Service::run(&mut command)?;
+    quota.take_in(burner.process.pid())?;
+    let watch = Watch::diagnose(&["--pid", &burner.pid()])?;
+    let asked = [
+        Asked::get(burner.address, "/page")?,
+        Asked::get(burner.address, "/page")?,
+    ];
+    sleep(draw.millis(2_700..3_200));
+    let Verdict { status, report, .. } = watch.finish()?;
+    drop(asked);
+
+    let found = report.only("no-response")?;
+    assert!(found.mentions("too little CPU"), "{found:?}");
+    for wrong in ["in Accept", "does not run", "SIGSTOP", "nobody takes"] {
+        assert!(!found.mentions(wrong), "{wrong} in {found:?}");
+    }
+    let cause = cause(&report, &found)?;
+    assert_eq!(found.severity(), cause.severity());
+    assert_eq!(status, 1);
     Ok(())
 }

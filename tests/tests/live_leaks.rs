@@ -8,11 +8,13 @@ use std::{
 };
 
 use gopulse_tests::{
+    cgroup::Memory,
     draw::Draw,
     gopulse::{Verdict, Watch},
     http::Asked,
-    services::{Service, go_time},
-    turn::Turn,
+    report::Report,
+    services::{Service, go_time, program},
+    turn::{Turn, skip},
 };
 
 /// Asks one request after the other for so long; how many.
@@ -120,6 +122,58 @@ fn goroutines_that_end_after_a_while_are_healthy() -> anyhow::Result<()> {
         "/brief",
         &["-pause", &pause],
     )
+}
+
+#[test]
+fn a_load_that_has_begun_and_whose_deadlines_are_longer_than_the_window_is_healthy()
+-> anyhow::Result<()> {
+    let longest = Draw::new("how long they may take").millis(20_000..60_000);
+    let longest = go_time(longest);
+    assert_healthy(
+        "goroutines whose deadlines are longer than the window",
+        "/brief",
+        &["-pause", &longest],
+    )
+}
+
+#[test]
+fn the_memory_limit_of_its_cgroup_is_what_a_leak_runs_into() -> anyhow::Result<()> {
+    let name = "a leak in a cgroup with a memory limit";
+    let Some(_turn) = Turn::take(name, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let limit = draw.number(200..400) << 20;
+    let cgroup = match Memory::new(limit) {
+        Ok(cgroup) => cgroup,
+        Err(error) => {
+            skip(name, &format!("{error:#}"));
+            return Ok(());
+        }
+    };
+    let leaky = Service::run(&mut cgroup.command(&program("leaky")?))?;
+    let watch = Watch::diagnose(&["--pid", &leaky.pid()])?;
+    ask(
+        leaky.address,
+        "/send",
+        draw.millis(10..30),
+        draw.millis(6000..8000),
+    )?;
+    let Verdict { report, .. } = watch.finish()?;
+
+    let found = report.only("goroutine-leak")?;
+    assert_eq!(found.measured("memory_limit_bytes"), Some(limit as f64));
+    assert!(
+        found.mentions("the memory limit of its cgroup"),
+        "{found:?}"
+    );
+    assert!(found.mentions(&cgroup.name()), "{found:?}");
+    assert!(
+        found.measured("memory_each_bytes") >= Some(2048.0),
+        "{found:?}"
+    );
+    assert!(found.measured("exhausted_in_s") > Some(0.0), "{found:?}");
+    Ok(())
 }
 
 #[test]

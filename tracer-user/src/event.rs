@@ -24,7 +24,7 @@ pub use connection::{
     Role, SocketId, Stall,
 };
 pub use goroutine::{Creation, Decider, Decision, Goroutine, Snapshot, SnapshotSource};
-pub use host::{Host, Memory, Neighbours, Pressures, Quota, Runtime};
+pub use host::{Host, Memory, MemoryLimit, Neighbours, Pressures, Quota, Runtime};
 pub use process::{Descriptors, HOSTS, Pid, Process, Relation, is_host};
 pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
 pub use shed::Shed;
@@ -242,6 +242,8 @@ pub enum Fact {
         /// What it may cost.
         budget: f64,
     },
+    /// The memory limit of a target's cgroup.
+    MemoryLimit(MemoryLimit),
 }
 
 /// A line of a program.

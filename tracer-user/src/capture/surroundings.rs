@@ -2,7 +2,7 @@
 //! their Go runtimes say of themselves.
 //!
 //! In: `/proc`, the cgroup file systems, processes' memory. Out: [`Fact::Host`] first, every second and last;
-//! [`Fact::Quota`] and [`Fact::Runtime`] first and whenever they are others.
+//! [`Fact::Quota`], [`Fact::MemoryLimit`] and [`Fact::Runtime`] first and whenever they are others.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,10 +15,10 @@ use super::{
     processes::{Known, Processes},
 };
 use crate::{
-    event::{Fact, Pid, Quota, Runtime, Unseen},
+    event::{Fact, MemoryLimit, Pid, Quota, Runtime, Unseen},
     golang::{GoError, runtime},
     host::load::load,
-    target::quotas::Quotas,
+    target::{memory_limits::MemoryLimits, quotas::Quotas},
 };
 
 /// Between two looks.
@@ -29,8 +29,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Surroundings {
     next: Option<Instant>,
     quotas: Quotas,
-    told: HashMap<Pid, (Option<Quota>, Option<Runtime>)>,
+    memory_limits: MemoryLimits,
+    told: HashMap<Pid, Told>,
     unseen: HashSet<String>,
+}
+
+/// What was told last of a process.
+#[derive(Default)]
+struct Told {
+    quota: Option<Quota>,
+    memory_limit: Option<MemoryLimit>,
+    runtime: Option<Runtime>,
 }
 
 impl Surroundings {
@@ -61,6 +70,7 @@ impl Surroundings {
         let mut facts = Vec::new();
         for known in processes.all() {
             facts.extend(self.quota(known));
+            facts.extend(self.memory_limit(known));
             facts.extend(self.runtime(known));
         }
         facts
@@ -70,8 +80,8 @@ impl Surroundings {
         let process = &known.process;
         match self.quotas.of_process(process.pid) {
             Ok(read) => {
-                let (told, _) = self.told.entry(process.pid).or_default();
-                news(told, read?).map(Fact::Quota)
+                let told = self.told.entry(process.pid).or_default();
+                news(&mut told.quota, read?).map(Fact::Quota)
             }
             Err(why) => self.once(Unseen {
                 what: format!("the CPU quota of {}", process.comm),
@@ -81,12 +91,20 @@ impl Surroundings {
         }
     }
 
+    /// Where the quota cannot be seen, this cannot either, and that is said once.
+    fn memory_limit(&mut self, known: &Known) -> Option<Fact> {
+        let pid = known.process.pid;
+        let read = self.memory_limits.of_process(pid)?;
+        let told = self.told.entry(pid).or_default();
+        news(&mut told.memory_limit, read).map(Fact::MemoryLimit)
+    }
+
     fn runtime(&mut self, known: &Known) -> Option<Fact> {
         let (process, program) = (&known.process, known.program.as_ref()?);
         match runtime::read(program) {
             Ok(read) => {
-                let (_, told) = self.told.entry(process.pid).or_default();
-                news(told, read).map(Fact::Runtime)
+                let told = self.told.entry(process.pid).or_default();
+                news(&mut told.runtime, read).map(Fact::Runtime)
             }
             Err(GoError::Gone { .. }) => None,
             Err(error) => self.once(Unseen {

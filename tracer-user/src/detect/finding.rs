@@ -428,7 +428,10 @@ pub struct Measured {
     /// What their stacks take at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stacks_at_least_bytes: Option<u64>,
-    /// How much memory the process may have.
+    /// What the memory grows by for each of them; their stacks alone where that is not seen. An estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_each_bytes: Option<u64>,
+    /// How much memory the process may have: the limit that is met first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
 }

@@ -93,6 +93,20 @@ pub struct Quota {
     pub throttled: Duration,
 }
 
+/// The memory limit of a target's cgroup, or of one above it: of several the one with the least room left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryLimit {
+    /// The process.
+    pub pid: Pid,
+    /// The cgroup that has the limit, as a path below its mount.
+    pub cgroup: String,
+    /// Bytes that all in it may use together (`memory.max`, `memory.limit_in_bytes`).
+    pub limit: u64,
+    /// Bytes that they use and that the kernel cannot simply drop: without file pages that nobody used
+    /// lately (`inactive_file`).
+    pub used: u64,
+}
+
 /// What a Go runtime says of itself; read from the process's memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::event::{
-    self, AtChannels, BootInstant, Frame, Goroutine, Host, Neighbours, Pid, Quota, Role, Runtime,
-    SocketId, Source, StackId, Thread, Unseen,
+    self, AtChannels, BootInstant, Frame, Goroutine, Host, MemoryLimit, Neighbours, Pid, Quota,
+    Role, Runtime, SocketId, Source, StackId, Thread, Unseen,
 };
 
 use super::{
@@ -276,6 +276,12 @@ impl Model {
     #[must_use]
     pub fn quota(&self, pid: Pid) -> Option<&Course<Quota>> {
         self.surroundings.quotas.get(&pid)
+    }
+
+    /// The memory limit of `pid`'s cgroup over the window; `None` where it has none.
+    #[must_use]
+    pub fn memory_limit(&self, pid: Pid) -> Option<&Course<MemoryLimit>> {
+        self.surroundings.memory_limits.get(&pid)
     }
 
     /// What the Go runtime of `pid` said of itself over the window.

@@ -185,6 +185,7 @@ impl Model {
             } => self.shed(at, *shed, (*spent, *budget)),
             // The timeline is for those who draw it: the sums tell the rest.
             Fact::Switched(_) => {}
+            Fact::MemoryLimit(limit) => self.surroundings.memory_limit(at, limit),
             Fact::Blocking(told) => self.blocked.take(at, told, &self.goroutines),
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot),
             Fact::Lost { probe, count } => {
@@ -418,6 +419,7 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Runtime(_)
         | Fact::Blocking(_)
         | Fact::Gap { .. }
-        | Fact::Shed { .. } => None,
+        | Fact::Shed { .. }
+        | Fact::MemoryLimit(_) => None,
     }
 }

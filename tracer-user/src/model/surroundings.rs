@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{BootInstant, Host, Neighbours, Pid, Quota, Runtime};
+use crate::event::{BootInstant, Host, MemoryLimit, Neighbours, Pid, Quota, Runtime};
 
 use super::Course;
 
@@ -11,6 +11,7 @@ pub(super) struct Surroundings {
     pub(super) host: Option<Course<Host>>,
     pub(super) neighbours: Option<Neighbours>,
     pub(super) quotas: BTreeMap<Pid, Course<Quota>>,
+    pub(super) memory_limits: BTreeMap<Pid, Course<MemoryLimit>>,
     pub(super) runtimes: BTreeMap<Pid, Course<Runtime>>,
 }
 
@@ -24,6 +25,10 @@ impl Surroundings {
 
     pub(super) fn quota(&mut self, at: BootInstant, told: &Quota) {
         go_on(&mut self.quotas, told.pid, at, told);
+    }
+
+    pub(super) fn memory_limit(&mut self, at: BootInstant, told: &MemoryLimit) {
+        go_on(&mut self.memory_limits, told.pid, at, told);
     }
 
     pub(super) fn runtime(&mut self, at: BootInstant, told: &Runtime) {

@@ -322,6 +322,12 @@ pub(super) fn events() -> Vec<Event> {
             memory_limit: None,
         }),
         blocking(),
+        Fact::MemoryLimit(MemoryLimit {
+            pid: 2585,
+            cgroup: "/system.slice/gateway.service".to_owned(),
+            limit: 256 << 20,
+            used: 90 << 20,
+        }),
     ];
     let start = source().started.0;
     (1..)

@@ -8,6 +8,7 @@ mod cgroups;
 pub mod containers;
 pub mod descriptors;
 pub mod listeners;
+pub mod memory_limits;
 pub mod queues;
 pub mod quotas;
 

@@ -191,7 +191,7 @@ fn may_limit(tree: &Hierarchy) -> bool {
 }
 
 /// `/a/b`, `/a`, and the root.
-fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
     let own = path.trim_end_matches('/');
     std::iter::successors(Some(own), |path| Some(path.rsplit_once('/')?.0))
         .map(|path| if path.is_empty() { "/" } else { path })

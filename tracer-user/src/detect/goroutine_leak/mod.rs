@@ -27,9 +27,11 @@ use super::{
     wording::{bytes, count, seconds},
 };
 
+use ahead::{Ahead, STACK};
 use innocence::Innocence;
 use kind::Kind;
 
+mod ahead;
 mod innocence;
 mod kind;
 
@@ -40,14 +42,8 @@ const SEVERAL: u64 = 20;
 const MANY: u64 = 1_000;
 const LONG: Duration = Duration::from_secs(60);
 
-/// The smallest stack of a goroutine, in bytes (`stackMin`, `src/runtime/stack.go`).
-const STACK: u64 = 2_048;
-
 /// Snapshots told as evidence, about.
 const MOMENTS: usize = 6;
-
-/// Memory that is full sooner than this is worth an alarm of its own.
-const SOON: Duration = Duration::from_secs(600);
 
 /// Adds a case for each origin.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
@@ -102,10 +98,11 @@ impl<'m> Leak<'_, 'm> {
         }
         let mut measured = self.measured();
         measured.growth_per_s = Some(growth.per_second());
-        self.project(growth, &mut measured);
-        let soon = measured
-            .exhausted_in_s
-            .is_some_and(|left| left <= SOON.as_secs_f64());
+        let ahead = Ahead::of(self.model(), self.pid, self.origin.count, growth);
+        if let Some(ahead) = &ahead {
+            ahead.measure(&mut measured);
+        }
+        let soon = ahead.as_ref().is_some_and(Ahead::is_soon);
         let severity = match innocence {
             Some(_) => Severity::Info,
             None if soon => Severity::Critical,
@@ -158,6 +155,9 @@ impl<'m> Leak<'_, 'm> {
             )];
         }
         finding.explanation = self.explanation(growth, innocence);
+        if let Some(ahead) = ahead.filter(|_| innocence.is_none()) {
+            finding.explanation.push_str(&ahead.sentence());
+        }
         finding.evidence = self.evidence(Some(growth));
         finding.incomplete = innocence
             .map(|innocence| innocence.sentence().to_owned())
@@ -250,20 +250,6 @@ impl<'m> Leak<'_, 'm> {
             waited_max_s: self.origin.wait_max.map(|wait| wait.as_secs_f64()),
             ..Measured::default()
         }
-    }
-
-    /// When the memory limit is met, by the stacks alone; what they hold on the heap comes on top.
-    fn project(&self, growth: &Growth, measured: &mut Measured) {
-        let Some((_, runtime)) = self.model().runtime(self.pid).map(|course| course.last()) else {
-            return;
-        };
-        let Some(limit) = runtime.memory_limit else {
-            return;
-        };
-        let used = runtime.live_bytes.unwrap_or(0) + self.origin.count * STACK;
-        let each_second = growth.per_second() * STACK as f64;
-        measured.memory_limit_bytes = Some(limit);
-        measured.exhausted_in_s = Some(limit.saturating_sub(used) as f64 / each_second.max(1.0));
     }
 
     /// Connections whose requests they were to answer.

@@ -4,7 +4,7 @@
 //! took. What it waited for otherwise (a lock, a timer, a service) is no want of a CPU, however busy its
 //! process was meanwhile.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use crate::{
     detect::{
@@ -95,15 +95,19 @@ impl WantOfCpu {
         self.lacked() * DECISIVE >= self.waited
     }
 
-    /// What the scheduler's own rule says of it, where it decided the wait.
+    /// What the scheduler's own rules say of it, where it decided the wait: of those the one that says most.
     pub(crate) fn cause(&self, docket: &Docket) -> Option<usize> {
-        let rule = if self.throttled >= self.run_queue {
-            Rule::CpuThrottled
-        } else {
-            Rule::RunQueueDelay
-        };
-        let by_rule = self.is_decisive() && self.queued < self.throttled.max(self.run_queue);
-        docket.worst_of(rule, self.pid).filter(|_| by_rule)
+        let mut rules = [
+            (self.throttled, Rule::CpuThrottled),
+            (self.run_queue, Rule::RunQueueDelay),
+        ];
+        rules.sort_by_key(|(time, _)| Reverse(*time));
+        let own = self.throttled + self.run_queue;
+        let told = rules
+            .iter()
+            .filter(|(time, _)| *time * WORTH_TELLING >= self.waited)
+            .find_map(|(_, rule)| docket.worst_of(*rule, self.pid));
+        told.filter(|_| own * DECISIVE >= self.waited)
     }
 
     /// `of the 1.003 s the quota of its cgroup stopped shop for 0.843 s, and …`.

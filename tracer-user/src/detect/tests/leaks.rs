@@ -1,7 +1,7 @@
 //! Goroutines that come and stay, and all that looks like it.
 
 use crate::{
-    event::{AtChannels, Creation, Goroutine, Runtime},
+    event::{AtChannels, Creation, Goroutine, MemoryLimit, Runtime},
     model::story::{Asked, Story, frame, goroutine},
 };
 
@@ -422,6 +422,46 @@ fn a_leak_that_soon_fills_the_memory_is_critical() {
     assert_eq!(found.severity, Severity::Critical);
     let left = found.measured.exhausted_in_s.unwrap();
     assert!((40.0..60.0).contains(&left), "{left}");
+}
+
+#[test]
+fn of_several_memory_limits_the_one_that_is_met_first_is_told() {
+    for (of_cgroup, told) in [
+        (48_u64 << 20, "its cgroup /pods/leaky (48.0 MiB) is met in"),
+        (900 << 20, "GOMEMLIMIT (256.0 MiB) is met in"),
+    ] {
+        let mut story = leaky();
+        looks(&mut story, "chan send", |second| 100..100 + 500 * second);
+        for (at, used) in [(0.0, 10 << 20), (9_000.0, 28 << 20)] {
+            let limit = MemoryLimit {
+                pid: UPSTREAM,
+                cgroup: "/pods/leaky".into(),
+                limit: of_cgroup,
+                used,
+            };
+            story.memory_limit(at, limit);
+        }
+        let runtime = Runtime {
+            pid: UPSTREAM,
+            memory_limit: Some(256 << 20),
+            live_bytes: Some(8 << 20),
+            ..Runtime::default()
+        };
+        story.runtime(9_000.0, runtime);
+        let findings = found_in_ten_seconds(&mut story);
+        let found = only(&findings, Rule::GoroutineLeak);
+        assert!(found.explanation.contains(told), "{}", found.explanation);
+        let measured = &found.measured;
+        if of_cgroup < 256 << 20 {
+            // 18 MiB in 9 s, with 20 MiB to go.
+            let left = measured.exhausted_in_s.unwrap();
+            assert!((9.0..11.0).contains(&left), "{left}");
+            assert_eq!(measured.memory_each_bytes, Some((18 << 20) / 4_500));
+            assert_eq!(measured.memory_limit_bytes, Some(of_cgroup));
+        } else {
+            assert_eq!(measured.memory_each_bytes, Some(2_048));
+        }
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::event::{
-    Fact, Histogram, Host, Neighbours, Pid, Quota, Running, Runtime, Sample, StackId, Thread,
-    Waited, Waiting,
+    Fact, Histogram, Host, MemoryLimit, Neighbours, Pid, Quota, Running, Runtime, Sample, StackId,
+    Thread, Waited, Waiting,
 };
 
 use super::{Story, ms};
@@ -86,6 +86,10 @@ impl Story {
 
     pub(crate) fn quota(&mut self, at: f64, quota: Quota) -> &mut Self {
         self.tell(at, Fact::Quota(quota))
+    }
+
+    pub(crate) fn memory_limit(&mut self, at: f64, limit: MemoryLimit) -> &mut Self {
+        self.tell(at, Fact::MemoryLimit(limit))
     }
 
     pub(crate) fn runtime(&mut self, at: f64, runtime: Runtime) -> &mut Self {
