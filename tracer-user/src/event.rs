@@ -13,6 +13,7 @@ mod blocking;
 mod connection;
 mod goroutine;
 mod host;
+mod labels;
 mod process;
 mod scheduler;
 mod source;
@@ -24,6 +25,7 @@ pub use connection::{
 };
 pub use goroutine::{Creation, Decider, Decision, Goroutine, Snapshot, SnapshotSource};
 pub use host::{Host, Memory, Neighbours, Pressures, Quota, Runtime};
+pub use labels::{Labelled, Labels};
 pub use process::{Descriptors, HOSTS, Pid, Process, Relation, is_host};
 pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
 pub use source::{Hook, Source, SourceKind, Unseen};
@@ -211,6 +213,8 @@ pub enum Fact {
     Runtime(Runtime),
     /// What goroutines of a process are blocked at.
     Blocking(Blocking),
+    /// The pprof labels that goroutines of a process carry.
+    Labels(Labels),
 }
 
 /// A line of a program.

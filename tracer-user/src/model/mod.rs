@@ -163,8 +163,9 @@ impl Model {
             Fact::Neighbours(told) => self.surroundings.neighbours = Some(told.clone()),
             Fact::Quota(quota) => self.surroundings.quota(at, quota),
             Fact::Runtime(runtime) => self.surroundings.runtime(at, runtime),
-            // The timeline is for those who draw it: the sums tell the rest.
-            Fact::Switched(_) => {}
+            // The timeline is for those who draw it: the sums tell the rest. Labels are for those who read the
+            // snapshots: no rule judges by them.
+            Fact::Switched(_) | Fact::Labels(_) => {}
             Fact::Blocking(told) => self.blocked.take(at, told, &self.goroutines),
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot),
             Fact::Lost { probe, count } => {
@@ -368,6 +369,7 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Neighbours(_)
         | Fact::Quota(_)
         | Fact::Runtime(_)
-        | Fact::Blocking(_) => None,
+        | Fact::Blocking(_)
+        | Fact::Labels(_) => None,
     }
 }

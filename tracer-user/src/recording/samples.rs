@@ -86,6 +86,17 @@ fn blocking() -> Fact {
     })
 }
 
+fn labels() -> Fact {
+    Fact::Labels(Labels {
+        pid: 2585,
+        sets: vec![Labelled {
+            labels: vec![("tenant".to_owned(), "a".to_owned())],
+            goroutines: vec![34],
+        }],
+        unread: 1,
+    })
+}
+
 pub(super) fn exchange() -> Fact {
     Fact::Exchange(Exchange {
         socket: SocketId(3),
@@ -322,6 +333,7 @@ pub(super) fn events() -> Vec<Event> {
             memory_limit: None,
         }),
         blocking(),
+        labels(),
     ];
     let start = source().started.0;
     (1..)

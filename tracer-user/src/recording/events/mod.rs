@@ -22,8 +22,9 @@ use zerocopy::{
     little_endian::{U32, U64},
 };
 
-/// The version of the encoding of events and blocks: 3 adds what the scheduler and the host did.
-const FORMAT: u32 = 3;
+/// The version of the encoding of events and blocks: 3 adds what the scheduler and the host did, 4 the
+/// labels of goroutines.
+const FORMAT: u32 = 4;
 
 /// The oldest version of which every event is still one of today's.
 const OLDEST: u32 = 2;
