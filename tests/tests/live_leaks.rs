@@ -12,7 +12,6 @@ use gopulse_tests::{
     draw::Draw,
     gopulse::{Verdict, Watch},
     http::Asked,
-    report::Report,
     services::{Service, go_time, program},
     turn::{Turn, skip},
 };

@@ -13,6 +13,7 @@ mod blocking;
 mod connection;
 mod goroutine;
 mod host;
+mod labels;
 mod process;
 mod scheduler;
 mod shed;
@@ -25,6 +26,7 @@ pub use connection::{
 };
 pub use goroutine::{Creation, Decider, Decision, Goroutine, Snapshot, SnapshotSource};
 pub use host::{Host, Memory, MemoryLimit, Neighbours, Pressures, Quota, Runtime};
+pub use labels::{Labelled, Labels};
 pub use process::{Descriptors, HOSTS, Pid, Process, Relation, is_host};
 pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
 pub use shed::Shed;
@@ -244,6 +246,8 @@ pub enum Fact {
     },
     /// The memory limit of a target's cgroup.
     MemoryLimit(MemoryLimit),
+    /// The pprof labels that goroutines of a process carry.
+    Labels(Labels),
 }
 
 /// A line of a program.

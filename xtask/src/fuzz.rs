@@ -7,14 +7,17 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, bail};
-use gopulse_tests::workspace;
+use gopulse_tests::{services, workspace};
 
-use crate::run::{cargo, run};
+use crate::{
+    run::{cargo, run},
+    setup,
+};
 
 /// Coverage as libFuzzer wants it: counters for every edge, and the operands of comparisons.
 const COVERAGE: &str = "-Cpasses=sancov-module \
@@ -26,6 +29,9 @@ const COVERAGE: &str = "-Cpasses=sancov-module \
 
 /// Compilers that instrument need to know for whom they build, or they instrument build scripts, too.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Names a small Go program, for the targets that look at one.
+const PROGRAM: &str = "GOPULSE_FUZZ_PROGRAM";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -52,6 +58,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let built = workspace::target().join("fuzz");
+    let program = program(&built)?;
     run(cargo()
         .current_dir(root.join("fuzz"))
         .args(["build", "--release", "--quiet", "--target", TARGET])
@@ -61,7 +68,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut broken = Vec::new();
     for target in chosen {
         println!("{target}: {} s", arguments.seconds);
-        if run(&mut fuzzer(&built, target, arguments)?).is_err() {
+        if run(fuzzer(&built, target, arguments)?.env(PROGRAM, &program)).is_err() {
             broken.push(target.as_str());
         }
     }
@@ -75,6 +82,19 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         built.join("broken").display()
     );
     Ok(ExitCode::FAILURE)
+}
+
+/// Builds that program: `fuzz/program`, without debug information, which would be most of it.
+fn program(built: &Path) -> anyhow::Result<PathBuf> {
+    setup::go::install()?;
+    fs::create_dir_all(built)?;
+    let program = built.join("program");
+    run(services::go("go")?
+        .current_dir(workspace::root().join("fuzz/program"))
+        .args(["build", "-ldflags=-w", "-o"])
+        .arg(&program)
+        .arg("."))?;
+    Ok(program)
 }
 
 /// Every target, by name.

@@ -5,7 +5,7 @@
 //! rounds say.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         mpsc::{self, Receiver, Sender},
@@ -18,7 +18,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     capabilities::{self, Step},
-    event::{Blocking, BootInstant, Event, Fact, Goroutine, Pid, Snapshot, SnapshotSource, Unseen},
+    event::{
+        Blocking, BootInstant, Event, Fact, Goroutine, Labels, Pid, Snapshot, SnapshotSource,
+        Unseen,
+    },
     golang::{
         GoError, Program, memory,
         pprof::{self, Endpoint},
@@ -30,6 +33,8 @@ use super::rounds::Rounds;
 
 /// Goroutines told of one process at one time; a dump of more helps nobody, and costs memory.
 const MOST: usize = 200_000;
+/// Where one in so many goroutines never held still, and more than a handful, that is told.
+const RESTLESS: u64 = 10;
 /// Looks at single goroutines in a second: a storm of time-outs has one story.
 const LOOKS: u32 = 50;
 
@@ -86,6 +91,7 @@ impl Looks {
         let mut reader = Reader {
             pprof,
             endpoints: HashMap::new(),
+            restless: HashSet::new(),
             outbox,
         };
         thread::spawn(move || {
@@ -149,10 +155,23 @@ impl Looks {
     }
 }
 
+/// What was read of a process.
+struct Read {
+    snapshot: Snapshot,
+    /// Where it has any.
+    labels: Option<Labels>,
+    /// Where its memory tells.
+    blocking: Option<Blocking>,
+    /// How many goroutines never held still.
+    unsettled: u64,
+}
+
 /// The reading thread's own.
 struct Reader {
     pprof: Pprof,
     endpoints: HashMap<Pid, Option<Endpoint>>,
+    /// Of whom it was told that they never hold still.
+    restless: HashSet<Pid>,
     outbox: Sender<Answer>,
 }
 
@@ -166,13 +185,17 @@ impl Reader {
             // An endpoint stops its service for a moment each time: that is for the window's ends alone.
             again: read
                 .as_ref()
-                .is_ok_and(|(snapshot, _)| snapshot.source == SnapshotSource::Memory),
+                .is_ok_and(|read| read.snapshot.source == SnapshotSource::Memory),
         };
         match read {
-            Ok((snapshot, blocking)) => {
-                let fact = Fact::Goroutines(snapshot);
-                self.tell(Answer::Event(Event { at, fact }));
-                if let Some(fact) = blocking.map(Fact::Blocking) {
+            Ok(read) => {
+                self.tell_restless(order.pid, &read);
+                let facts = [
+                    read.labels.map(Fact::Labels),
+                    Some(Fact::Goroutines(read.snapshot)),
+                    read.blocking.map(Fact::Blocking),
+                ];
+                for fact in facts.into_iter().flatten() {
                     self.tell(Answer::Event(Event { at, fact }));
                 }
             }
@@ -187,15 +210,40 @@ impl Reader {
         self.tell(Answer::Done(done));
     }
 
+    /// Says once of a process that many of its goroutines could not be told whole.
+    fn tell_restless(&mut self, pid: Pid, read: &Read) {
+        let (lacks, total) = (read.unsettled, read.snapshot.total);
+        if lacks * RESTLESS > total.max(50) && self.restless.insert(pid) {
+            self.tell(Answer::Unseen(Unseen {
+                what: format!("where some goroutines of pid {pid} stand"),
+                why: format!("{lacks} of {total} moved however often they were read"),
+                remedy: "look again while the process is less busy".to_owned(),
+            }));
+        }
+    }
+
     /// From memory, which stops nobody; by pprof where that cannot be.
-    fn read(&mut self, order: &Order) -> Result<(Snapshot, Option<Blocking>), GoError> {
-        let from_memory = memory::snapshot_with_blocking(&order.program, MOST)
-            .map(|(snapshot, blocking)| (snapshot, Some(blocking)));
+    fn read(&mut self, order: &Order) -> Result<Read, GoError> {
+        let from_memory =
+            memory::read_with_blocking(&order.program, MOST).map(|(reading, blocking)| {
+                let labels = reading.labels;
+                Read {
+                    snapshot: reading.snapshot,
+                    labels: (!labels.sets.is_empty() || labels.unread > 0).then_some(labels),
+                    blocking: Some(blocking),
+                    unsettled: reading.unsettled + reading.unnamed,
+                }
+            });
         match from_memory {
             Err(error) if !matches!(error, GoError::Gone { .. }) => {
                 match self.endpoint(order.pid) {
                     Some(endpoint) => {
-                        pprof::snapshot(&endpoint, order.pid, MOST).map(|snapshot| (snapshot, None))
+                        pprof::snapshot(&endpoint, order.pid, MOST).map(|snapshot| Read {
+                            snapshot,
+                            labels: None,
+                            blocking: None,
+                            unsettled: 0,
+                        })
                     }
                     None => Err(error),
                 }

@@ -252,10 +252,14 @@ impl Process {
 
     fn snapshot(&mut self) -> anyhow::Result<Taken> {
         if let Way::Memory(program) = &self.way {
-            match memory::snapshot(program, MOST) {
-                Ok(snapshot) => {
-                    let census = Census::of(&snapshot);
-                    let told = SnapshotTold::of(&census, self.name.clone(), SnapshotSource::Memory);
+            match memory::read(program, MOST) {
+                Ok(reading) => {
+                    let census = Census::of(&reading.snapshot, &reading.labels);
+                    let told = SnapshotTold {
+                        unsettled: reading.unsettled,
+                        unread_labels: reading.labels.unread,
+                        ..SnapshotTold::of(&census, self.name.clone(), SnapshotSource::Memory)
+                    };
                     return Ok((told, census));
                 }
                 Err(error) => self.way = instead(self.pid, error)?,
@@ -332,6 +336,18 @@ fn warn(told: &SnapshotTold, census: &Census) {
         say(&format!(
             "{}: {} of {} goroutines were told",
             told.from, told.told, told.total
+        ));
+    }
+    if told.unsettled > 0 {
+        say(&format!(
+            "{}: {} of them never held still, and are told without their stack or with the upper part of it",
+            told.from, told.unsettled
+        ));
+    }
+    if told.unread_labels > 0 {
+        say(&format!(
+            "{}: {} of them carry labels that could not be read",
+            told.from, told.unread_labels
         ));
     }
     let repeated = if told.source == SnapshotSource::File {

@@ -83,24 +83,6 @@ fn semaphore_offset(state: &str) -> Option<u64> {
     }
 }
 
-/// Reads 8-byte words from many places at once; `None` where there is no memory.
-fn words(reader: &Reader<'_>, addresses: &[u64]) -> Result<Vec<Option<u64>>, GoError> {
-    let mut bytes = vec![0; addresses.len() * 8];
-    let mut wants: Vec<Want<'_>> = addresses
-        .iter()
-        .zip(bytes.chunks_mut(8))
-        .map(|(address, buffer)| Want::new(*address, buffer))
-        .collect();
-    reader.memory().read_each(&mut wants)?;
-    Ok(wants
-        .iter()
-        .map(|want| {
-            let word = want.buffer.first_chunk::<8>().filter(|_| want.read)?;
-            Some(u64::from_le_bytes(*word))
-        })
-        .collect())
-}
-
 /// A `runtime.sudog`, as far as it is read.
 struct Entry {
     g: u64,
@@ -214,7 +196,7 @@ fn timed<'c>(
         .iter()
         .map(|channel| channel.wrapping_add(u64::from(offset)))
         .collect();
-    let timers = words(reader, &at)?;
+    let timers = reader.memory().words(&at)?;
     let fed = channels.into_iter().zip(timers);
     Ok(fed
         .filter(|(_, timer)| timer.is_some_and(|timer| timer != 0))
@@ -277,7 +259,7 @@ fn semaphores(reader: &Reader<'_>, all: &[G]) -> Result<Vec<(u64, u64)>, GoError
                 .iter()
                 .map(|g| g.position().sp.wrapping_add(distance))
                 .collect();
-            let pointers = words(reader, &places)?;
+            let pointers = reader.memory().words(&places)?;
             let pointers: Vec<u64> = pointers
                 .into_iter()
                 .map(Option::unwrap_or_default)
@@ -304,7 +286,7 @@ fn entry_distance(reader: &Reader<'_>, g: &G) -> Result<Option<u64>, GoError> {
         return Ok(None);
     };
     let places: Vec<u64> = (0..length as u64 / 8).map(|word| top + word * 8).collect();
-    let pointers = words(reader, &places)?;
+    let pointers = reader.memory().words(&places)?;
     let pointers: Vec<u64> = pointers
         .into_iter()
         .map(|pointer| pointer.filter(|pointer| pointer % 8 == 0).unwrap_or(0))

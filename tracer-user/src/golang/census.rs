@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::evenly;
-use crate::event::{Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource};
+use crate::event::{Creation, Frame, Goroutine, Labels, Pid, Snapshot, SnapshotSource};
 
 /// The state of goroutines whose source does not tell it, as in a profile.
 pub const UNTOLD: &str = "unknown";
@@ -157,9 +157,15 @@ impl Census {
         census
     }
 
-    /// The goroutines of a snapshot, which knows no labels.
+    /// The goroutines of a snapshot, with their labels.
     #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn of(snapshot: &Snapshot, labels: &Labels) -> Self {
+        let mut carried: HashMap<u64, Arc<Vec<(String, String)>>> = HashMap::new();
+        for set in &labels.sets {
+            let labels = Arc::new(set.labels.clone());
+            let ids = set.goroutines.iter();
+            carried.extend(ids.map(|id| (*id, Arc::clone(&labels))));
+        }
         let mut stacks: HashMap<Stack, Arc<Stack>> = HashMap::new();
         let mut gathered: HashMap<Kind, Members> = HashMap::new();
         for goroutine in &snapshot.goroutines {
@@ -175,6 +181,7 @@ impl Census {
             let kind = Kind {
                 state: goroutine.state.clone(),
                 stack,
+                labels: carried.get(&goroutine.id).cloned().unwrap_or_default(),
                 ..Kind::default()
             };
             let members = gathered.entry(kind).or_default();
@@ -319,6 +326,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Labelled;
 
     fn kind(function: &str) -> Kind {
         Kind {
@@ -376,9 +384,26 @@ mod tests {
             ],
             total: 4,
         };
-        let census = Census::of(&snapshot);
-        assert_eq!(census.groups.len(), 2);
+        let labels = Labels {
+            pid: 7,
+            sets: vec![Labelled {
+                labels: vec![("tenant".to_owned(), "a".to_owned())],
+                goroutines: vec![3],
+            }],
+            unread: 0,
+        };
+        let census = Census::of(&snapshot, &labels);
+        assert_eq!(census.groups.len(), 3);
         assert_eq!(census.told(), 3);
+        let labelled = census
+            .groups
+            .iter()
+            .find(|group| !group.kind.labels.is_empty());
+        let members = &labelled.unwrap().members;
+        assert_eq!(
+            members.iter().map(|member| member.id).collect::<Vec<_>>(),
+            [3]
+        );
         let again = census.snapshot(7, SnapshotSource::Memory, usize::MAX);
         assert_eq!(again.total, 4);
         assert_eq!(again.goroutines[..2], snapshot.goroutines[..2]);

@@ -34,6 +34,10 @@ pub(super) struct G {
     pub start_pc: u64,
     /// The first entry in a channel's wait queue, or 0.
     pub waiting: u64,
+    /// Its pprof labels, or 0.
+    pub labels: u64,
+    /// Counts how often it stopped running.
+    pub stops: u8,
 }
 
 impl G {
@@ -65,6 +69,8 @@ impl G {
             go_pc: word(layout.go_pc)?,
             start_pc: word(layout.start_pc)?,
             waiting: word(layout.waiting)?,
+            labels: word(layout.labels)?,
+            stops: *bytes.get(layout.tracking_seq as usize)?,
         })
     }
 
@@ -84,13 +90,19 @@ impl G {
         (sp >= self.stack_low && used > 0).then_some((sp, usize::try_from(used.min(most)).ok()?))
     }
 
-    /// It is the same goroutine and has not moved since.
+    /// It is the same goroutine and has not moved since: nor did it run and come back to the same place.
     pub(super) fn stands_still(&self, later: &Self) -> bool {
         self.key == later.key
+            && self.stops == later.stops
             && self.status == later.status
             && self.scheduled == later.scheduled
             && self.syscall == later.syscall
             && self.stack_high == later.stack_high
+    }
+
+    /// It was started and has not run yet: it stands at its function's first instruction.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.status.is_runnable() && self.scheduled.pc == self.start_pc
     }
 
     /// What is read makes sense for a `g` in `allgs`.
@@ -120,17 +132,17 @@ impl G {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::layout::Version, *};
 
     const MOST: u64 = 1 << 20;
 
     proptest! {
         #[test]
         fn whatever_is_read_as_a_g_its_stack_stays_inside_its_bounds(
-            bytes in prop::collection::vec(any::<u8>(), 328),
+            bytes in prop::collection::vec(any::<u8>(), 400),
             minor in 21_u32..=27,
         ) {
-            let layout = Layout::of_minor(minor).unwrap();
+            let layout = Layout::of(Version { minor, patch: 0 }).unwrap();
             let g = G::decode(8, &bytes, &layout).unwrap();
             if let Some((start, length)) = g.stack(MOST) {
                 prop_assert!(start >= g.stack_low);

@@ -2,8 +2,8 @@
 //!
 //! In: the minor version, or the debug information of one executable. Out: byte offsets. The table is
 //! for linux/amd64 and was taken from `runtime/runtime2.go` as each toolchain compiled it; a test
-//! compares it with the debug information of every toolchain at hand. Patch releases have never
-//! changed it within a minor version.
+//! compares it with the debug information of every toolchain at hand, field by field. Of what is read here
+//! one patch release changed one field; others may, so what is read is checked against itself, too.
 
 /// Byte offsets in `runtime.g`, `runtime.m` (`src/runtime/runtime2.go`) and `runtime.pollDesc`; and in what the
 /// runtime counts.
@@ -37,10 +37,19 @@ pub(super) struct Layout {
     pub go_pc: u32,
     /// `g.startpc`: the goroutine's function.
     pub start_pc: u32,
+    /// `g.labels`: its pprof labels, or nil.
+    pub labels: u32,
+    /// `g.trackingSeq` (u8): one more each time that it stops running.
+    pub tracking_seq: u32,
     /// `m.procid`: the thread's id in the process's pid namespace.
     pub m_procid: u32,
     /// `m.curg`.
     pub m_curg: u32,
+    /// `m.locks` (i32): not zero while the thread makes a goroutine, among others.
+    pub m_locks: u32,
+    /// `m.syscalltick` (u32): another for each system call. Since 1.26, where `trackingSeq` does not count
+    /// these.
+    pub m_syscall_tick: Option<u32>,
     /// `pollDesc.rseq` (`src/runtime/netpoll.go`): changes with each read deadline that is set.
     pub poll_read_seq: u32,
     /// `pollDesc.wseq`.
@@ -79,14 +88,50 @@ pub(super) struct Figures {
     pub pacer_live: u32,
 }
 
+/// A version of Go 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version {
+    /// `27` of `go1.27.3`.
+    pub minor: u32,
+    /// `3` of it; 0 for what came before the first patch.
+    pub patch: u32,
+}
+
+impl Version {
+    /// Of `go1.27.3`, `go1.27rc1`, `devel go1.27-abc` or `go1.27.3 X:boringcrypto`.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once("go1.")?;
+        let (minor, rest) = number(rest)?;
+        let patch = rest.strip_prefix('.').and_then(number);
+        Some(Self {
+            minor,
+            patch: patch.map_or(0, |(patch, _)| patch),
+        })
+    }
+}
+
+/// The number that `text` begins with, and the rest.
+fn number(text: &str) -> Option<(u32, &str)> {
+    let end = text.find(|digit: char| !digit.is_ascii_digit());
+    let (digits, rest) = text.split_at_checked(end.unwrap_or(text.len()))?;
+    Some((digits.parse().ok()?, rest))
+}
+
+/// The patch that made the timers in a `pollDesc` larger (`timer.isSending`).
+const TIMERS_GREW: Version = Version {
+    minor: 23,
+    patch: 2,
+};
+
 /// The oldest minor version (`go1.MINOR`) whose layout is known.
 pub(super) const OLDEST: u32 = 21;
 /// The newest one.
 pub(super) const NEWEST: u32 = 27;
 
 impl Layout {
-    /// The layout of `go1.MINOR`; `None` for a version this table does not have.
-    pub(super) fn of_minor(minor: u32) -> Option<Self> {
+    /// The layout of a version; `None` for one this table does not have.
+    pub(super) fn of(version: Version) -> Option<Self> {
+        let minor = version.minor;
         let base = Self {
             stack_lo: 0,
             stack_hi: 8,
@@ -102,8 +147,12 @@ impl Layout {
             parent_goid: 272,
             go_pc: 280,
             start_pc: 296,
+            labels: 344,
+            tracking_seq: 191,
             m_procid: 72,
             m_curg: 192,
+            m_locks: 264,
+            m_syscall_tick: None,
             poll_read_seq: 64,
             poll_write_seq: 152,
             figures: Figures::of_minor(minor),
@@ -117,7 +166,11 @@ impl Layout {
         // 1.23 added g.syscallbp; 1.25 dropped gobuf.ret; 1.26 added a word before parentGoid. Timers, of
         // which a pollDesc holds two, grew in 1.23 and 1.25. In 1.26 what a sudog points at became two words.
         Some(match minor {
-            21 | 22 => base,
+            21 => Self {
+                tracking_seq: 188,
+                ..base
+            },
+            22 => base,
             23 | 24 => Self {
                 status: 152,
                 goid: 160,
@@ -126,7 +179,10 @@ impl Layout {
                 parent_goid: 280,
                 go_pc: 288,
                 start_pc: 304,
-                poll_write_seq: 168,
+                labels: 352,
+                // The timers grew once more in 1.23.2.
+                poll_write_seq: if version < TIMERS_GREW { 160 } else { 168 },
+                tracking_seq: 199,
                 waiting: 320,
                 hchan_timer: Some(32),
                 ..base
@@ -136,6 +192,7 @@ impl Layout {
                 syscall_pc: 112,
                 m_procid: 64,
                 m_curg: 184,
+                m_locks: 256,
                 poll_write_seq: 176,
                 hchan_timer: Some(32),
                 ..base
@@ -146,8 +203,10 @@ impl Layout {
                 parent_goid: 280,
                 go_pc: 288,
                 start_pc: 304,
+                labels: 352,
                 m_procid: 64,
                 m_curg: 184,
+                m_syscall_tick: Some(788),
                 poll_write_seq: 176,
                 waiting: 320,
                 sudog_elem: 32,
@@ -177,6 +236,8 @@ impl Layout {
             self.go_pc,
             self.start_pc,
             self.waiting,
+            self.labels,
+            self.tracking_seq,
         ]
         .into_iter()
         .max()
@@ -225,5 +286,26 @@ pub(super) fn wrapper_func_id(minor: u32) -> u8 {
         ..=21 => 21,
         22..=24 => 22,
         25.. => 23,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minor_and_patch_are_found_in_each_form_of_version() {
+        for (text, expected) in [
+            ("go1.27.3", Some((27, 3))),
+            ("go1.21", Some((21, 0))),
+            ("go1.27rc1", Some((27, 0))),
+            ("devel go1.28-a1b2c3d4", Some((28, 0))),
+            ("go1.26-devel_a1b2c3d4 X:nocoverageredesign", Some((26, 0))),
+            ("go1.24.11 X:boringcrypto", Some((24, 11))),
+            ("unknown", None),
+        ] {
+            let expected = expected.map(|(minor, patch)| Version { minor, patch });
+            assert_eq!(Version::of(text), expected, "{text}");
+        }
     }
 }

@@ -13,11 +13,13 @@ use std::{
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use super::*;
-use crate::event::{Creation, Goroutine, SnapshotSource};
-
-mod figures;
+use crate::event::{Creation, Goroutine, Snapshot, SnapshotSource};
 
 mod blocking;
+mod figures;
+mod hostile;
+mod labels;
+mod torn;
 
 /// A toolchain.
 struct Go {
@@ -88,8 +90,13 @@ fn toolchains() -> Vec<Go> {
 
 impl Go {
     fn build(&self, directory: &Path, how: Build) -> PathBuf {
+        self.build_of("waiters", directory, how)
+    }
+
+    fn build_of(&self, program: &str, directory: &Path, how: Build) -> PathBuf {
         let output = directory.join(how.name.replace([' ', ','], "_"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golang/testdata/waiters");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golang/testdata");
+        let source = source.join(program);
         let root = self.binary.parent().and_then(Path::parent).unwrap();
         let status = Command::new(&self.binary)
             .args(["build", "-o"])
@@ -125,6 +132,8 @@ impl Go {
 struct Waiters {
     binary: PathBuf,
     child: Child,
+    /// Where it serves pprof.
+    address: String,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -133,7 +142,7 @@ impl Waiters {
     fn start(binary: PathBuf) -> Self {
         // Whatever the module says: where there are timers that feed channels, they do.
         let mut command = Command::new(&binary);
-        command.env("GODEBUG", "asynctimerchan=0");
+        command.env("GODEBUG", "asynctimerchan=0,tracebacklabels=1");
         Self::run(command, binary)
     }
 
@@ -148,10 +157,12 @@ impl Waiters {
         let mut waiters = Self {
             binary,
             child,
+            address: String::new(),
             commands,
             answers,
         };
-        assert!(waiters.answer().starts_with("ready"));
+        let ready = waiters.answer();
+        waiters.address = ready.strip_prefix("ready ").unwrap().to_owned();
         waiters
     }
 
@@ -178,6 +189,13 @@ impl Waiters {
         String::from_utf8(text).unwrap()
     }
 
+    /// What its pprof endpoint answers.
+    fn get(&self, what: &str) -> Vec<u8> {
+        let url = format!("http://{}/debug/pprof/{what}", self.address);
+        let mut answer = ureq::get(url).call().unwrap();
+        answer.body_mut().read_to_vec().unwrap()
+    }
+
     /// A symbol of the executable, where it has any.
     fn symbol(&self, name: &str) -> Option<u64> {
         let bytes = std::fs::read(&self.binary).unwrap();
@@ -195,6 +213,10 @@ impl Drop for Waiters {
     }
 }
 
+fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
+    memory::read(program, limit).map(|reading| reading.snapshot)
+}
+
 #[test]
 fn a_program_that_is_not_go_is_told_so() {
     assert!(Program::of_process(std::process::id()).unwrap().is_none());
@@ -206,19 +228,28 @@ fn a_program_that_is_not_go_is_told_so() {
 
 #[test]
 fn the_layout_table_agrees_with_the_debug_information() {
+    let mut differences = Vec::new();
     for go in toolchains() {
         let directory = tempfile::tempdir().unwrap();
         let bytes = std::fs::read(go.build(directory.path(), PLAIN)).unwrap();
         let file = object::File::parse(bytes.as_slice()).unwrap();
-        let told = dwarf::layout(&file).unwrap();
-        let version = GoBinary::parse(&bytes)
-            .unwrap()
-            .go_version()
-            .unwrap()
-            .to_owned();
-        let table = Layout::of_minor(minor(&version).unwrap()).unwrap();
-        assert_eq!(told, table, "{version}");
+        let mut told = dwarf::layout(&file).unwrap();
+        let built = GoBinary::parse(&bytes).unwrap();
+        let version = Version::of(built.go_version().unwrap()).unwrap();
+        let table = Layout::of(version).unwrap();
+        // Where it is not needed, it is not in the table.
+        told.m_syscall_tick = told
+            .m_syscall_tick
+            .and(table.m_syscall_tick)
+            .and(told.m_syscall_tick);
+        let (table, told) = (format!("{table:#?}"), format!("{told:#?}"));
+        for (table, told) in table.lines().zip(told.lines()) {
+            if table != told {
+                differences.push(format!("{version:?}: table{table} debug information{told}"));
+            }
+        }
     }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 #[test]
@@ -310,7 +341,7 @@ fn a_snapshot_from_memory_tells_what_the_runtimes_own_dump_tells() {
             let told = dump::parse(waiters.dump().as_bytes());
             assert_eq!(told.unread_lines, 0, "{name}");
             let told = one_by_one(&told);
-            let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
+            let snapshot = snapshot(&program, usize::MAX).unwrap();
             assert_eq!(snapshot.total, told.len() as u64, "{name}");
             assert_eq!(snapshot.goroutines.len(), told.len(), "{name}");
             for expected in &told {
@@ -341,7 +372,7 @@ fn waiting_times_are_known_from_the_second_garbage_collection_on() {
         go.each(&[PLAIN], |waiters, name| {
             let program = waiters.program();
             let wait = || {
-                let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
+                let snapshot = snapshot(&program, usize::MAX).unwrap();
                 let mut all = snapshot.goroutines.into_iter();
                 all.find(|found| found.state == "sleep").unwrap().wait
             };
@@ -362,7 +393,7 @@ fn one_goroutine_is_found_by_its_address_and_only_while_it_is_the_same() {
             let program = waiters.program();
             let mut reader = memory::Reader::new(&program).unwrap();
             let all = reader.census().unwrap();
-            let snapshot = memory::snapshot(&program, usize::MAX).unwrap();
+            let snapshot = snapshot(&program, usize::MAX).unwrap();
             for g::Key { address, id } in all {
                 let found = memory::goroutine(&program, address, id).unwrap().unwrap();
                 assert!(
@@ -383,13 +414,13 @@ fn a_limit_cuts_the_list_and_not_the_total() {
         go.each(&[PLAIN], |waiters, name| {
             let program = waiters.program();
             waiters.ask("more 5000");
-            let all = memory::snapshot(&program, usize::MAX).unwrap();
+            let all = snapshot(&program, usize::MAX).unwrap();
             assert!(all.total > 5000, "{name} {}", all.total);
             assert_eq!(all.goroutines.len() as u64, all.total, "{name}");
-            let some = memory::snapshot(&program, 100).unwrap();
+            let some = snapshot(&program, 100).unwrap();
             assert_eq!(some.total, all.total, "{name}");
             assert!((50..=100).contains(&some.goroutines.len()), "{name}");
-            assert!(memory::snapshot(&program, 0).unwrap().goroutines.is_empty());
+            assert!(snapshot(&program, 0).unwrap().goroutines.is_empty());
         });
     }
 }
@@ -415,7 +446,7 @@ fn a_wrong_layout_is_an_error_and_not_a_wrong_answer() {
                 },
             ] {
                 program.layout = Ok(wrong);
-                let result = memory::snapshot(&program, 10);
+                let result = snapshot(&program, 10);
                 assert!(
                     matches!(result, Err(GoError::Layout { .. })),
                     "{name} {result:?}"
@@ -423,10 +454,53 @@ fn a_wrong_layout_is_an_error_and_not_a_wrong_answer() {
             }
             program.layout = Ok(right);
             program.allgs = program.allgs.map(|address| address + 8);
-            assert!(memory::snapshot(&program, 10).is_err(), "{name}");
+            assert!(snapshot(&program, 10).is_err(), "{name}");
             drop(waiters.dump());
         });
     }
+}
+
+/// The same program, whose file says that another version built it, so that it is read by a layout that is
+/// not its own.
+#[test]
+fn a_program_that_lies_about_its_version_is_told_by_pprof() {
+    for go in toolchains() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = go.build(directory.path(), PLAIN);
+        let mut bytes = std::fs::read(&binary).unwrap();
+        let version = GoBinary::parse(&bytes)
+            .unwrap()
+            .go_version()
+            .unwrap()
+            .to_owned();
+        let minor = Version::of(&version).unwrap().minor;
+        // One whose threads are kept elsewhere.
+        let other = if minor < 25 { "27" } else { "22" };
+        let lie = version.replacen(&minor.to_string(), other, 1);
+        let found: Vec<usize> = memchr::memmem::find_iter(&bytes, &version).collect();
+        for at in found {
+            bytes[at..at + lie.len()].copy_from_slice(lie.as_bytes());
+        }
+        std::fs::remove_file(&binary).unwrap();
+        std::fs::write(&binary, bytes).unwrap();
+        make_executable(&binary);
+        let waiters = Waiters::start(binary);
+        let program = waiters.program();
+        assert_eq!(program.version(), lie);
+        let error = memory::read(&program, 10).unwrap_err();
+        assert!(
+            matches!(error, GoError::Layout { .. }),
+            "{version}: {error}"
+        );
+        let endpoint = pprof::discover(program.pid()).unwrap();
+        let (saved, _) = pprof::census(&endpoint).unwrap();
+        assert!(saved.census.total > 10, "{version}");
+    }
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -442,7 +516,7 @@ fn the_dump_of_a_quit_signal_tells_every_goroutine_labelled_or_not() {
                 .stderr(Stdio::piped());
             let mut waiters = Waiters::run(command, binary.clone());
             let program = waiters.program();
-            let expected = memory::snapshot(&program, usize::MAX).unwrap().goroutines;
+            let expected = snapshot(&program, usize::MAX).unwrap().goroutines;
             let process = nix::unistd::Pid::from_raw(waiters.child.id().cast_signed());
             nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGQUIT).unwrap();
             let mut text = String::new();
@@ -523,7 +597,7 @@ fn a_program_that_was_deleted_since_it_started_is_read_all_the_same() {
             std::fs::remove_file(&waiters.binary).unwrap();
             let program = waiters.program();
             assert!(program.function("main.main").is_some(), "{name}");
-            assert!(memory::snapshot(&program, 10).unwrap().total > 10, "{name}");
+            assert!(snapshot(&program, 10).unwrap().total > 10, "{name}");
             drop(waiters.dump());
         });
     }
@@ -585,7 +659,7 @@ fn a_damaged_executable_gives_less_and_never_a_panic() {
                 sp: 0,
             };
             assert!(stack::walk(&program, position, &stack).sites.len() <= stack::DEEPEST);
-            assert!(memory::snapshot(&program, 10).is_err());
+            assert!(snapshot(&program, 10).is_err());
         }
     }
 }

@@ -2,43 +2,59 @@
 //!
 //! In: a [`Program`]. Out: what each goroutine does, worded and ordered as the runtime's own dumps tell
 //! it (runtime frames and the runtime's own goroutines left out). The process runs on meanwhile, so
-//! every `g` is read before and after its stack, and all of it again when it moved; one that never holds
-//! still is told without frames. One that ran and came back to the very same place in between is not
-//! noticed, but its stack must still end as goroutines' stacks end. The whole is no moment's picture:
-//! goroutines are seen within a fraction of a second of each other.
+//! every `g` is read before and after its stack and labels, and all of it again when it moved; one that
+//! never holds still is told without frames, and counted. One that ran and came back to the very same
+//! place in between is noticed by the runtime's own count of its stops. The whole is no moment's picture:
+//! goroutines are seen within a fraction of a second of each other. Nothing read is trusted: lengths are
+//! bounded, and what all of them may make us copy together is, too.
 
-use std::{collections::HashMap, time::Duration};
-
-use procfs::process::Process;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use super::{
     GoError, Program,
     blocking::blocking,
     evenly,
     g::{G, Key},
-    layout::Layout,
-    process_memory::{BATCH, ProcessMemory, Want},
+    labels::{self, Carried, Gathered, Set},
+    layout::{self, Layout},
+    process_memory::{BATCH, Memory, Want},
     stack::{End, Walk, walk},
-    state::{IDLE_RUNTIME_WORKERS, state},
+    state::state,
     traceback,
 };
-use crate::{
-    event::{Blocking, Creation, Frame, Goroutine, Pid, Snapshot, SnapshotSource},
-    plain,
-};
+use crate::event::{Blocking, Creation, Frame, Goroutine, Labels, Snapshot, SnapshotSource};
 
-/// More goroutines than this are taken for a wrong layout: their `g`s alone would fill 20 GB.
-const MOST_GOROUTINES: u64 = 50_000_000;
 /// Most stacks in use are smaller; the others are read a second time, whole.
 const FIRST_STACK_READ: u64 = 4 << 10;
 /// What is read of a deep stack at most.
-const LARGEST_STACK_READ: u64 = 1 << 20;
+const LARGEST_STACK_READ: u64 = 2 << 20;
+/// What is read of a stack grows by this, until its end is in it.
+const DEEPER: u64 = 8;
+/// Most bytes of deep stacks that one reading copies; whoever comes later is told with the upper part.
+const MOST_DEEP: usize = 1 << 30;
+/// Most bytes of labels that one reading takes; those of whoever comes later are unread.
+const MOST_TEXTS: usize = 16 << 20;
 /// How often a goroutine that moves is looked at again.
 const ATTEMPTS: u32 = 5;
 /// The pause before looking again grows by this.
 const PAUSE: Duration = Duration::from_micros(100);
-/// How many running goroutines are checked against the kernel's list of threads.
-const THREADS_CHECKED: usize = 16;
+
+/// What was read of a program's goroutines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The goroutines.
+    pub snapshot: Snapshot,
+    /// Their pprof labels.
+    pub labels: Labels,
+    /// How many of those told have no whole stack, because they moved however often they were looked at, or
+    /// stand in code that nobody can unwind.
+    pub unsettled: u64,
+    /// How many were left out, because their ids were about to change.
+    pub unnamed: u64,
+}
 
 /// Every goroutine of the program, but at most `limit` with their stacks; `total` counts them all.
 /// Where there are more, those told are spread evenly over all of them, oldest slots to newest.
@@ -47,24 +63,22 @@ const THREADS_CHECKED: usize = 16;
 ///
 /// [`GoError::Layout`] where the layout is unknown or what is read contradicts it,
 /// [`GoError::Memory`] without the privilege to read, [`GoError::Gone`] where the process ended.
-pub fn snapshot(program: &Program, limit: usize) -> Result<Snapshot, GoError> {
-    let (snapshot, _) = Reader::new(program)?.snapshot(limit)?;
-    Ok(snapshot)
+pub fn read(program: &Program, limit: usize) -> Result<Reading, GoError> {
+    let (reading, _) = Reader::new(program)?.read(limit)?;
+    Ok(reading)
 }
 
 /// The same, and what they are blocked at.
 ///
 /// # Errors
 ///
-/// As [`snapshot`].
-pub fn snapshot_with_blocking(
-    program: &Program,
-    limit: usize,
-) -> Result<(Snapshot, Blocking), GoError> {
+/// As [`read`].
+pub fn read_with_blocking(program: &Program, limit: usize) -> Result<(Reading, Blocking), GoError> {
     let mut reader = Reader::new(program)?;
-    let (snapshot, keys) = reader.snapshot(limit)?;
-    let blocking = blocking(&reader, program.pid(), &keys, &snapshot.goroutines)?;
-    Ok((snapshot, blocking))
+    let (reading, keys) = reader.read(limit)?;
+    let goroutines = &reading.snapshot.goroutines;
+    let blocking = blocking(&reader, program.pid(), &keys, goroutines)?;
+    Ok((reading, blocking))
 }
 
 /// One goroutine, by the address of its `g` and by its id; `None` when it ended, or when its `g`
@@ -72,10 +86,12 @@ pub fn snapshot_with_blocking(
 ///
 /// # Errors
 ///
-/// As [`snapshot`].
+/// As [`read`].
 pub fn goroutine(program: &Program, g: u64, id: u64) -> Result<Option<Goroutine>, GoError> {
     let mut reader = Reader::new(program)?;
-    Ok(reader.look_at(&[Key { address: g, id }])?.pop())
+    reader.texts_allowed = 0;
+    let told = reader.look_at(&[Key { address: g, id }])?.pop();
+    Ok(told.map(|told| told.goroutine))
 }
 
 /// Reads goroutines of one program, and remembers what the addresses they share stand for.
@@ -85,17 +101,40 @@ pub(super) struct Reader<'a> {
     /// By return address of the `go` statement.
     creations: HashMap<u64, Option<Frame>>,
     /// Name of a goroutine's first function, by its address.
-    starts: HashMap<u64, Option<String>>,
+    pub(super) starts: HashMap<u64, Option<String>>,
+    /// The addresses of `g`s by the ids of their goroutines, once they were needed.
+    pub(super) by_id: HashMap<u64, u64>,
+    /// Bytes of labels that may still be read.
+    texts_allowed: usize,
+    /// Bytes of deep stacks that may.
+    deep_allowed: usize,
+    unsettled: u64,
+    unnamed: u64,
 }
 
-/// How one goroutine's stack came out.
+/// A goroutine as it is told.
+struct Told {
+    goroutine: Goroutine,
+    labels: Carried,
+}
+
+/// How one goroutine came out.
 enum Look {
     /// It ended, or another took its `g`.
     Gone,
     /// It moved, or its stack could not be walked to the end: look again. With the frames that are
     /// sure nevertheless.
-    Again(G, Vec<Frame>),
-    Still(G, Vec<Frame>),
+    Again(G, Vec<Frame>, Carried),
+    /// Its id may be that of the goroutine before it: look again.
+    Unnamed,
+    Still(G, Vec<Frame>, Carried),
+}
+
+/// What the `g`s say at one moment.
+struct Moment {
+    heads: Vec<Option<G>>,
+    /// The number of the system call that each is in, where the `g` itself does not count them.
+    calls: HashMap<u64, u32>,
 }
 
 impl<'a> Reader<'a> {
@@ -105,102 +144,53 @@ impl<'a> Reader<'a> {
             layout: program.layout()?,
             creations: HashMap::new(),
             starts: HashMap::new(),
+            by_id: HashMap::new(),
+            texts_allowed: MOST_TEXTS,
+            deep_allowed: MOST_DEEP,
+            unsettled: 0,
+            unnamed: 0,
         })
+    }
+
+    pub(super) fn program(&self) -> &'a Program {
+        self.program
     }
 
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    pub(super) fn memory(&self) -> &ProcessMemory {
-        &self.program.memory
+    pub(super) fn memory(&self) -> &dyn Memory {
+        self.program.memory.as_ref()
     }
 
-    fn snapshot(&mut self, limit: usize) -> Result<(Snapshot, Vec<Key>), GoError> {
+    fn read(&mut self, limit: usize) -> Result<(Reading, Vec<Key>), GoError> {
         let all = self.census()?;
-        let told: Vec<Key> = evenly(all.iter().copied(), limit).collect();
-        let mut goroutines = Vec::with_capacity(told.len());
-        for batch in told.chunks(BATCH) {
-            goroutines.extend(self.look_at(batch)?);
+        if self.program.names_late() {
+            self.by_id = all.iter().map(|key| (key.id, key.address)).collect();
         }
-        let snapshot = Snapshot {
-            pid: self.program.pid(),
-            source: SnapshotSource::Memory,
-            goroutines,
-            total: all.len() as u64,
+        let wanted: Vec<Key> = evenly(all.iter().copied(), limit).collect();
+        let pid = self.program.pid();
+        let mut goroutines = Vec::with_capacity(wanted.len());
+        let mut labels = Gathered::default();
+        for batch in wanted.chunks(BATCH) {
+            for told in self.look_at(batch)? {
+                labels.take(told.goroutine.id, told.labels);
+                goroutines.push(told.goroutine);
+            }
+        }
+        let reading = Reading {
+            snapshot: Snapshot {
+                pid,
+                source: SnapshotSource::Memory,
+                goroutines,
+                total: all.len() as u64,
+            },
+            labels: labels.end(pid),
+            unsettled: self.unsettled,
+            unnamed: self.unnamed,
         };
-        Ok((snapshot, told))
-    }
-
-    /// Every goroutine that the runtime's dumps would tell.
-    pub(super) fn census(&mut self) -> Result<Vec<Key>, GoError> {
-        let addresses = self.all_addresses()?;
-        let mut alive = Vec::with_capacity(addresses.len());
-        let mut with_thread = Vec::new();
-        let mut wrong = 0;
-        for batch in addresses.chunks(BATCH) {
-            for g in self.heads(batch)? {
-                let Some(g) = g.filter(G::is_plausible) else {
-                    wrong += 1;
-                    continue;
-                };
-                if g.status.has_thread() && with_thread.len() < THREADS_CHECKED {
-                    with_thread.push(g.key.address);
-                }
-                if !g.status.is_dead() && !self.is_system(&g) {
-                    alive.push(g.key);
-                }
-            }
-        }
-        // A g that is being made may look odd; many of them mean that we read something else.
-        if wrong > addresses.len() / 8 {
-            return Err(self.program.unknown_layout(format!(
-                "{wrong} of {} goroutines do not read like goroutines",
-                addresses.len()
-            )));
-        }
-        self.check_threads(&with_thread)?;
-        Ok(alive)
-    }
-
-    /// The addresses in `runtime.allgs`. `g`s are never freed, and the slice only grows; when it moves
-    /// to a larger array while we read, we start again.
-    fn all_addresses(&self) -> Result<Vec<u64>, GoError> {
-        let memory = &self.program.memory;
-        let at = self
-            .program
-            .allgs
-            .ok_or_else(|| {
-                self.program.unknown_layout(
-                    "runtime.allgadd does not load allgs in a way we know".to_owned(),
-                )
-            })?
-            .wrapping_add(self.program.bias);
-        let header = || {
-            let mut words = [0; 24];
-            memory.read(at, &mut words)?;
-            let (words, _) = words.as_chunks::<8>();
-            let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-            let mut next = || words.next().unwrap_or_default();
-            Ok::<_, GoError>([next(), next(), next()])
-        };
-        for _ in 0..ATTEMPTS {
-            let [array, length, capacity] = header()?;
-            if length > capacity || length > MOST_GOROUTINES || array % 8 != 0 || array == 0 {
-                std::thread::sleep(PAUSE);
-                continue;
-            }
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or_default() * 8];
-            memory.read(array, &mut bytes)?;
-            let [again, ..] = header()?;
-            if again == array {
-                let (words, _) = bytes.as_chunks::<8>();
-                return Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect());
-            }
-        }
-        Err(self.program.unknown_layout(format!(
-            "the list of goroutines at {at:#x} does not read like one"
-        )))
+        Ok((reading, wanted))
     }
 
     /// Reads the `g` at each address; `None` where there is no memory.
@@ -222,65 +212,9 @@ impl<'a> Reader<'a> {
             .collect())
     }
 
-    /// A goroutine with a thread is that thread's, and the kernel knows the thread. Where that never
-    /// holds, the layout is not what we think.
-    fn check_threads(&self, with_thread: &[u64]) -> Result<(), GoError> {
-        for attempt in 0..ATTEMPTS {
-            std::thread::sleep(PAUSE * attempt);
-            let before = self.heads(with_thread)?;
-            let threads = threads(self.program.pid());
-            let owners: Vec<bool> = before
-                .iter()
-                .map(|g| g.is_some_and(|g| self.is_owned(&g, &threads)))
-                .collect();
-            // Only those that kept their thread while we looked can contradict.
-            let after = self.heads(with_thread)?;
-            let mut kept = before.iter().zip(&after).zip(&owners).filter(|((before, after), _)| {
-                matches!((before, after), (Some(before), Some(after))
-                    if before.status.has_thread() && after.status.has_thread() && before.m == after.m)
-            });
-            if owners.contains(&true) || threads.is_empty() || kept.next().is_none() {
-                return Ok(());
-            }
-        }
-        Err(self.program.unknown_layout(
-            "no running goroutine belongs to a thread that the kernel knows".to_owned(),
-        ))
-    }
-
-    /// `g.m.curg == g`, and `g.m.procid` is one of `threads`.
-    fn is_owned(&self, g: &G, threads: &[u64]) -> bool {
-        let m = |offset: u32| {
-            self.program
-                .memory
-                .word(g.m.wrapping_add(u64::from(offset)))
-        };
-        m(self.layout.m_curg).is_ok_and(|curg| curg == g.key.address)
-            && m(self.layout.m_procid).is_ok_and(|thread| threads.contains(&thread))
-    }
-
-    /// The runtime's own goroutines, which its dumps leave out (`runtime.isSystemGoroutine`). Those
-    /// that run finalizers and clean-ups count while they run a user's; what they wait for tells,
-    /// except in the short time when they run themselves.
-    fn is_system(&mut self, g: &G) -> bool {
-        let program = self.program;
-        let start = self
-            .starts
-            .entry(g.start_pc)
-            .or_insert_with(|| program.symbols.name(g.start_pc.wrapping_sub(program.bias)));
-        match start.as_deref() {
-            None | Some("runtime.main" | "runtime.corostart" | "runtime.handleAsyncEvent") => false,
-            Some("runtime.runfinq" | "runtime.runFinalizers" | "runtime.runCleanups") => {
-                let state = state(program.minor, g.status, g.wait_reason);
-                !g.status.is_waiting() || IDLE_RUNTIME_WORKERS.contains(&state.as_str())
-            }
-            Some(name) => name.starts_with("runtime."),
-        }
-    }
-
     /// Reads these goroutines with their stacks; those that ended meanwhile are missing.
-    fn look_at(&mut self, wanted: &[Key]) -> Result<Vec<Goroutine>, GoError> {
-        let mut told: Vec<(usize, Goroutine)> = Vec::with_capacity(wanted.len());
+    fn look_at(&mut self, wanted: &[Key]) -> Result<Vec<Told>, GoError> {
+        let mut told: Vec<(usize, Told)> = Vec::with_capacity(wanted.len());
         let mut left: Vec<(usize, Key)> = wanted.iter().copied().enumerate().collect();
         for attempt in 1..=ATTEMPTS {
             let looks = self.look_once(&left)?;
@@ -288,9 +222,16 @@ impl<'a> Reader<'a> {
             for ((place, key), look) in left.into_iter().zip(looks) {
                 match look {
                     Look::Gone => {}
-                    Look::Again(..) if attempt < ATTEMPTS => again.push((place, key)),
-                    Look::Again(g, frames) | Look::Still(g, frames) => {
-                        told.push((place, self.tell(&g, frames)));
+                    Look::Again(..) | Look::Unnamed if attempt < ATTEMPTS => {
+                        again.push((place, key));
+                    }
+                    Look::Unnamed => self.unnamed += 1,
+                    Look::Again(g, frames, labels) => {
+                        self.unsettled += 1;
+                        told.push((place, self.tell(&g, frames, labels)));
+                    }
+                    Look::Still(g, frames, labels) => {
+                        told.push((place, self.tell(&g, frames, labels)));
                     }
                 }
             }
@@ -298,17 +239,18 @@ impl<'a> Reader<'a> {
             if left.is_empty() {
                 break;
             }
-            std::thread::sleep(PAUSE * attempt);
+            self.memory().pause(PAUSE * attempt);
         }
         told.sort_by_key(|(place, _)| *place);
-        Ok(told.into_iter().map(|(_, goroutine)| goroutine).collect())
+        Ok(told.into_iter().map(|(_, told)| told).collect())
     }
 
-    /// Reads each `g`, then the stacks, then each `g` again.
-    fn look_once(&self, wanted: &[(usize, Key)]) -> Result<Vec<Look>, GoError> {
+    /// Reads each `g`, then the stacks and labels, then each `g` again.
+    fn look_once(&mut self, wanted: &[(usize, Key)]) -> Result<Vec<Look>, GoError> {
         let addresses: Vec<u64> = wanted.iter().map(|(_, key)| key.address).collect();
-        let before = self.heads(&addresses)?;
+        let before = self.moment(&addresses)?;
         let ranges: Vec<(u64, usize)> = before
+            .heads
             .iter()
             .map(|g| {
                 g.filter(|g| !g.status.is_running() && !g.status.is_dead())
@@ -324,68 +266,143 @@ impl<'a> Reader<'a> {
             stacks.push(Want::new(address, stack));
             rest = others;
         }
-        self.program.memory.read_each(&mut stacks)?;
-        let after = self.heads(&addresses)?;
-        let read = before.into_iter().zip(after).zip(&stacks);
-        Ok(wanted
-            .iter()
-            .zip(read)
-            .map(
-                |((_, key), ((before, after), stack))| match before.zip(after) {
-                    Some((before, after)) => self.look(*key, &before, after, stack),
-                    None => Look::Gone,
-                },
-            )
-            .collect())
+        self.memory().read_each(&mut stacks)?;
+        let sets = self.labels(&before.heads)?;
+        let making = self.being_made(&before.heads)?;
+        let after = self.moment(&addresses)?;
+        let mut looks = Vec::with_capacity(wanted.len());
+        for (((_, key), place), stack) in wanted.iter().zip(0..).zip(&stacks) {
+            let of = |moment: &Moment| moment.heads.get(place).copied().flatten();
+            let look = match of(&before).zip(of(&after)) {
+                Some((g, _)) if making.contains(&g.key.address) => Look::Unnamed,
+                Some((was, is)) => {
+                    let call = |moment: &Moment| moment.calls.get(&is.key.address).copied();
+                    let still = was.stands_still(&is) && call(&before) == call(&after);
+                    let labels = if was.labels == 0 && is.labels == 0 {
+                        Some(Carried::None)
+                    } else if was.labels == is.labels {
+                        let set = sets.get(&is.labels).cloned();
+                        Some(set.map_or(Carried::Unread, Carried::Set))
+                    } else {
+                        None
+                    };
+                    self.look(*key, is, still, labels, stack)
+                }
+                None => Look::Gone,
+            };
+            looks.push(look);
+        }
+        Ok(looks)
     }
 
-    /// Judges one goroutine, read before and after its stack was.
-    fn look(&self, wanted: Key, before: &G, after: G, stack: &Want<'_>) -> Look {
-        if after.key != wanted || after.status.is_dead() || !after.is_plausible() {
-            Look::Gone
-        } else if after.status.is_running() {
+    /// The `g`s at these addresses, as they are now.
+    fn moment(&self, addresses: &[u64]) -> Result<Moment, GoError> {
+        let heads = self.heads(addresses)?;
+        let Some(offset) = self.layout.m_syscall_tick else {
+            let calls = HashMap::new();
+            return Ok(Moment { heads, calls });
+        };
+        let called: Vec<G> = heads
+            .iter()
+            .flatten()
+            .filter(|g| g.status.is_in_syscall())
+            .copied()
+            .collect();
+        let places: Vec<u64> = called
+            .iter()
+            .map(|g| g.m.wrapping_add(u64::from(offset)))
+            .collect();
+        let numbers = self.memory().words(&places)?;
+        let calls = called.iter().zip(numbers);
+        let calls = calls
+            .filter_map(|(g, number)| Some((g.key.address, number? as u32)))
+            .collect();
+        Ok(Moment { heads, calls })
+    }
+
+    /// What the labels are that these carry, by the pointers to them.
+    fn labels(&mut self, heads: &[Option<G>]) -> Result<HashMap<u64, Set>, GoError> {
+        let pointers: BTreeSet<u64> = heads.iter().flatten().map(|g| g.labels).collect();
+        let pointers: Vec<u64> = pointers
+            .into_iter()
+            .filter(|pointer| *pointer != 0 && pointer % 8 == 0)
+            .collect();
+        if pointers.is_empty() || self.texts_allowed == 0 {
+            return Ok(HashMap::new());
+        }
+        let mut allowed = self.texts_allowed;
+        let form = labels::Form::of(self.program.minor.unwrap_or(layout::NEWEST));
+        let sets = labels::read(self.memory(), form, &pointers, &mut allowed)?;
+        self.texts_allowed = allowed;
+        Ok(sets)
+    }
+
+    /// Judges one goroutine, read before and after its stack was; `labels` are `None` where they changed.
+    fn look(
+        &mut self,
+        wanted: Key,
+        g: G,
+        still: bool,
+        labels: Option<Carried>,
+        stack: &Want<'_>,
+    ) -> Look {
+        if g.key != wanted || g.status.is_dead() || !g.is_plausible() {
+            return Look::Gone;
+        }
+        let Some(labels) = labels else {
+            return Look::Again(g, Vec::new(), Carried::Unread);
+        };
+        if g.status.is_running() {
             // Its stack changes with every instruction.
-            Look::Still(after, Vec::new())
-        } else if !stack.read || !before.stands_still(&after) || after.status.stack_is_taken() {
-            Look::Again(after, Vec::new())
+            Look::Still(g, Vec::new(), labels)
+        } else if !stack.read || !still || g.status.stack_is_taken() {
+            Look::Again(g, Vec::new(), labels)
         } else {
-            self.unwind(after, stack.buffer)
+            self.unwind(g, stack.buffer, labels)
         }
     }
 
     /// The frames of a goroutine that stood still while its stack was read.
-    fn unwind(&self, g: G, stack: &[u8]) -> Look {
+    fn unwind(&mut self, g: G, stack: &[u8], labels: Carried) -> Look {
         let mut seen = walk(self.program, g.position(), stack);
-        if seen.end == End::NeedsMore {
-            match self.walk_deep(&g) {
+        let mut read = FIRST_STACK_READ;
+        while seen.end == End::NeedsMore && read < LARGEST_STACK_READ && self.deep_allowed > 0 {
+            read *= DEEPER;
+            match self.walk_deep(&g, read) {
                 Some(deeper) => seen = deeper,
-                None => return Look::Again(g, Vec::new()),
+                None => return Look::Again(g, Vec::new(), labels),
             }
         }
         match seen.end {
-            End::Outermost | End::TooDeep => Look::Still(g, shown(&seen)),
-            End::NeedsMore | End::Lost => Look::Again(g, shown(&seen)),
+            End::Outermost | End::TooDeep => Look::Still(g, shown(&seen), labels),
+            End::NeedsMore | End::Lost => Look::Again(g, shown(&seen), labels),
         }
     }
 
-    /// Reads the stack again, more of it; `None` when the goroutine moved meanwhile.
-    fn walk_deep(&self, g: &G) -> Option<Walk> {
-        let (address, length) = g.stack(LARGEST_STACK_READ)?;
+    /// Reads the stack again, so much of it; `None` when the goroutine moved meanwhile.
+    fn walk_deep(&mut self, g: &G, most: u64) -> Option<Walk> {
+        let (address, length) = g.stack(most)?;
+        self.deep_allowed = self.deep_allowed.saturating_sub(length);
+        let before = self.moment(&[g.key.address]).ok()?;
         let mut bytes = vec![0; length];
-        self.program.memory.read(address, &mut bytes).ok()?;
-        let [after] = self.heads(&[g.key.address]).ok()?.try_into().ok()?;
-        g.stands_still(&after?)
+        self.memory().read(address, &mut bytes).ok()?;
+        let after = self.moment(&[g.key.address]).ok()?;
+        let [is] = *after.heads.as_slice() else {
+            return None;
+        };
+        (g.stands_still(&is?) && before.calls == after.calls)
             .then(|| walk(self.program, g.position(), &bytes))
     }
 
-    fn tell(&mut self, g: &G, frames: Vec<Frame>) -> Goroutine {
-        Goroutine {
+    fn tell(&mut self, g: &G, frames: Vec<Frame>, labels: Carried) -> Told {
+        let goroutine = Goroutine {
             id: g.key.id,
             state: state(self.program.minor, g.status, g.wait_reason),
             wait: g.waited(),
             frames,
             created_by: self.creation(g),
-        }
+        };
+        Told { goroutine, labels }
     }
 
     /// The `go` statement, as `runtime.printcreatedby` tells it: not for the main goroutine, and not
@@ -414,20 +431,4 @@ fn shown(walk: &Walk) -> Vec<Frame> {
         }
     }
     frames
-}
-
-/// The process's threads, by their ids in its own pid namespace, which is what the runtime knows.
-fn threads(pid: Pid) -> Vec<u64> {
-    let threads = Process::new(pid.cast_signed()).and_then(|process| process.tasks());
-    threads
-        .into_iter()
-        .flatten()
-        .filter_map(|thread| {
-            let status = plain::read(&format!("/proc/{pid}/task/{}/status", thread.ok()?.tid))?;
-            let ids = status
-                .lines()
-                .find_map(|line| line.strip_prefix("NSpid:"))?;
-            ids.split_whitespace().next_back()?.parse().ok()
-        })
-        .collect()
 }

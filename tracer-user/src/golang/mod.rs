@@ -16,6 +16,7 @@ use std::{
 
 use gobin::GoBinary;
 
+mod allgs;
 mod blocking;
 pub mod census;
 mod code;
@@ -25,7 +26,10 @@ mod error;
 mod executable;
 mod g;
 pub mod growth;
+mod labels;
 mod layout;
+#[cfg(any(test, fuzzing))]
+pub mod made_up;
 pub mod memory;
 pub mod pprof;
 mod process_memory;
@@ -42,8 +46,8 @@ pub use error::GoError;
 
 use crate::event::{Frame, Pid};
 use executable::{Executable, Segments};
-use layout::Layout;
-use process_memory::ProcessMemory;
+use layout::{Layout, Version};
+use process_memory::{Memory, ProcessMemory};
 use symbols::{Site, Symbols};
 
 /// Addresses whose lines are remembered; a program rarely waits in more places.
@@ -69,7 +73,7 @@ pub struct Program {
     segments: Segments,
     /// What to add to an address as linked to get the one in the process.
     bias: u64,
-    memory: ProcessMemory,
+    memory: Box<dyn Memory>,
     sites: Mutex<HashMap<(u64, bool), Arc<Site>>>,
 }
 
@@ -129,7 +133,8 @@ impl Program {
             .go_version()
             .ok_or("its build information names no Go version")?
             .to_owned();
-        let minor = minor(&version);
+        let known = Version::of(&version);
+        let minor = known.map(|version| version.minor);
         let symbols = Symbols::of(executable, &go, minor.unwrap_or(layout::NEWEST))?;
         let code = |function: &str| {
             let address = symbols.entry(function)?;
@@ -137,7 +142,7 @@ impl Program {
         };
         Ok(Self {
             pid,
-            layout: layout_of(executable, minor),
+            layout: layout_of(executable, known),
             tls: code("runtime.stackcheck").and_then(|(code, _)| code::tls_offset(code)),
             allgs: code("runtime.allgadd").and_then(|(code, at)| code::allgs(code, at)),
             runtime: runtime::Known::of(pid, executable, &go, minor, &symbols),
@@ -146,7 +151,7 @@ impl Program {
             symbols,
             segments: executable.segments.clone(),
             bias,
-            memory: ProcessMemory::of(pid),
+            memory: Box::new(ProcessMemory::of(pid)),
             sites: Mutex::default(),
         })
     }
@@ -237,6 +242,11 @@ impl Program {
         Arc::clone(site)
     }
 
+    /// Up to 1.23 a goroutine becomes runnable before it has its id (`runtime.newproc1`).
+    fn names_late(&self) -> bool {
+        self.minor.is_some_and(|minor| minor <= 23)
+    }
+
     fn layout(&self) -> Result<Layout, GoError> {
         self.layout
             .clone()
@@ -255,8 +265,8 @@ impl Program {
 /// The layout from the table, which a test checks against the debug information of each toolchain; for
 /// a version it does not have, from the executable's own debug information. That order spares reading
 /// tens of megabytes for each process at start.
-fn layout_of(executable: &Executable, minor: Option<u32>) -> Result<Layout, String> {
-    if let Some(layout) = minor.and_then(Layout::of_minor) {
+fn layout_of(executable: &Executable, version: Option<Version>) -> Result<Layout, String> {
+    if let Some(layout) = version.and_then(Layout::of) {
         return Ok(layout);
     }
     executable
@@ -270,15 +280,6 @@ fn layout_of(executable: &Executable, minor: Option<u32>) -> Result<Layout, Stri
                 layout::NEWEST
             )
         })
-}
-
-/// `27` of `go1.27.3`, `go1.27rc1`, `devel go1.27-abc` or `go1.27.3 X:boringcrypto`.
-fn minor(version: &str) -> Option<u32> {
-    let (_, rest) = version.split_once("go1.")?;
-    let end = rest
-        .find(|digit: char| !digit.is_ascii_digit())
-        .unwrap_or(rest.len());
-    rest.get(..end)?.parse().ok()
 }
 
 /// At most `limit` of `items`, spread over all of them.
@@ -311,26 +312,6 @@ fn load_bias(pid: Pid, executable: &Executable) -> Result<u64, GoError> {
             path: format!("/proc/{pid}/auxv"),
             source,
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_minor_version_is_found_in_each_form_of_version() {
-        for (version, expected) in [
-            ("go1.27.3", Some(27)),
-            ("go1.21", Some(21)),
-            ("go1.27rc1", Some(27)),
-            ("devel go1.28-a1b2c3d4", Some(28)),
-            ("go1.26-devel_a1b2c3d4 X:nocoverageredesign", Some(26)),
-            ("go1.24.3 X:boringcrypto", Some(24)),
-            ("unknown", None),
-        ] {
-            assert_eq!(minor(version), expected, "{version}");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@
 //! one call (`process_vm_readv(2)`), which is what makes a hundred thousand goroutines readable in
 //! well under a second. Nothing here makes the process wait; so what is read may be in the middle of a
 //! change, and whoever reads it has to tell.
+//!
+//! Whoever reads takes any [`Memory`]: what a process may hold to mislead its reader is made up in tests
+//! and when fuzzing.
 
-use std::io::IoSliceMut;
+use std::{io::IoSliceMut, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -18,7 +21,62 @@ use crate::event::Pid;
 /// How many ranges the kernel takes in one call (`UIO_MAXIOV`).
 pub(super) const BATCH: usize = 1024;
 
-/// The memory of one process.
+/// The memory of one process, or what a test makes of one.
+pub(super) trait Memory: Send + Sync {
+    /// Whose it is.
+    fn pid(&self) -> Pid;
+
+    /// Reads every range it can, and marks it so.
+    fn read_each(&self, wants: &mut [Want<'_>]) -> Result<(), GoError>;
+
+    /// Lets it go on for that long.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// Fills `buffer` from `address` on.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), GoError> {
+        let mut wants = [Want::new(address, buffer)];
+        self.read_each(&mut wants)?;
+        let [want] = wants;
+        if want.read {
+            Ok(())
+        } else {
+            Err(GoError::Memory {
+                pid: self.pid(),
+                address,
+                errno: Errno::EFAULT,
+            })
+        }
+    }
+
+    /// The 8-byte word at `address`.
+    fn word(&self, address: u64) -> Result<u64, GoError> {
+        let mut word = [0; 8];
+        self.read(address, &mut word)?;
+        Ok(u64::from_le_bytes(word))
+    }
+
+    /// Reads 8-byte words from many places at once; `None` where there is no memory.
+    fn words(&self, addresses: &[u64]) -> Result<Vec<Option<u64>>, GoError> {
+        let mut bytes = vec![0; addresses.len() * 8];
+        let mut wants: Vec<Want<'_>> = addresses
+            .iter()
+            .zip(bytes.chunks_mut(8))
+            .map(|(address, buffer)| Want::new(*address, buffer))
+            .collect();
+        self.read_each(&mut wants)?;
+        Ok(wants
+            .iter()
+            .map(|want| {
+                let word = want.buffer.first_chunk::<8>().filter(|_| want.read)?;
+                Some(u64::from_le_bytes(*word))
+            })
+            .collect())
+    }
+}
+
+/// The memory of a process that runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProcessMemory {
     pid: Pid,
@@ -48,23 +106,6 @@ impl<'a> Want<'a> {
 impl ProcessMemory {
     pub(super) fn of(pid: Pid) -> Self {
         Self { pid }
-    }
-
-    /// Reads every range it can, and marks it so.
-    pub(super) fn read_each(&self, wants: &mut [Want<'_>]) -> Result<(), GoError> {
-        for batch in wants.chunks_mut(BATCH) {
-            let mut rest = batch;
-            while !rest.is_empty() {
-                let whole = self.read_run(rest)?;
-                let (done, left) = rest.split_at_mut(whole);
-                for want in done {
-                    want.read = true;
-                }
-                // The kernel stopped in the range after these: it stays unread.
-                rest = left.get_mut(1..).unwrap_or_default();
-            }
-        }
-        Ok(())
     }
 
     /// Reads ranges until one fails; how many were read whole.
@@ -99,28 +140,27 @@ impl ProcessMemory {
             }),
         }
     }
+}
 
-    /// Fills `buffer` from `address` on.
-    pub(super) fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), GoError> {
-        let mut wants = [Want::new(address, buffer)];
-        self.read_each(&mut wants)?;
-        let [want] = wants;
-        if want.read {
-            Ok(())
-        } else {
-            Err(GoError::Memory {
-                pid: self.pid,
-                address,
-                errno: Errno::EFAULT,
-            })
-        }
+impl Memory for ProcessMemory {
+    fn pid(&self) -> Pid {
+        self.pid
     }
 
-    /// The 8-byte word at `address`.
-    pub(super) fn word(&self, address: u64) -> Result<u64, GoError> {
-        let mut word = [0; 8];
-        self.read(address, &mut word)?;
-        Ok(u64::from_le_bytes(word))
+    fn read_each(&self, wants: &mut [Want<'_>]) -> Result<(), GoError> {
+        for batch in wants.chunks_mut(BATCH) {
+            let mut rest = batch;
+            while !rest.is_empty() {
+                let whole = self.read_run(rest)?;
+                let (done, left) = rest.split_at_mut(whole);
+                for want in done {
+                    want.read = true;
+                }
+                // The kernel stopped in the range after these: it stays unread.
+                rest = left.get_mut(1..).unwrap_or_default();
+            }
+        }
+        Ok(())
     }
 }
 

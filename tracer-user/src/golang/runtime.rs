@@ -12,7 +12,7 @@ use super::{
     CODE_LOOKED_AT, GoError, Program, code,
     executable::Executable,
     layout::Figures,
-    process_memory::{ProcessMemory, Want},
+    process_memory::{Memory, Want},
     symbols::Symbols,
 };
 use crate::event::{Pid, Runtime};
@@ -103,7 +103,7 @@ impl Globals {
 /// [`GoError::Memory`] without the privilege to read, [`GoError::Gone`] where the process ended.
 pub fn read(program: &Program) -> Result<Runtime, GoError> {
     let reader = Reader {
-        memory: program.memory,
+        memory: program.memory.as_ref(),
         globals: program.runtime.globals,
         bias: program.bias,
         figures: program.layout.as_ref().ok().and_then(|known| known.figures),
@@ -125,8 +125,8 @@ pub fn read(program: &Program) -> Result<Runtime, GoError> {
     })
 }
 
-struct Reader {
-    memory: ProcessMemory,
+struct Reader<'a> {
+    memory: &'a dyn Memory,
     globals: Globals,
     bias: u64,
     figures: Option<Figures>,
@@ -140,7 +140,7 @@ struct Pacer {
     live: u64,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// `GOMAXPROCS`, and the timers of all Ps.
     fn processors(&self) -> Result<(Option<u32>, Option<u64>), GoError> {
         let Some(at) = self.globals.processors else {

@@ -190,13 +190,17 @@ mod tests {
 
     /// What `testdata/crowd` left, built by each of these: dumps by a panic, by SIGQUIT at the level
     /// `crash`, with ancestors, and profiles in both forms.
-    const MINORS: [&str; 4] = ["1.21", "1.24", "1.26", "1.27"];
+    const MINORS: [&str; 7] = ["1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27"];
     /// What `runtime.NumGoroutine` counted in it.
     const COUNTED: u64 = 74;
 
     fn left(minor: &str, name: &str) -> Saved {
+        left_in(&format!("crowd/go{minor}/{name}"))
+    }
+
+    fn left_in(path: &str) -> Saved {
         let path = format!(
-            "{}/src/golang/testdata/crowd/go{minor}/{name}.gz",
+            "{}/src/golang/testdata/{path}.gz",
             env!("CARGO_MANIFEST_DIR")
         );
         read(std::fs::File::open(&path).unwrap()).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -275,6 +279,25 @@ mod tests {
             let dumped = if minor < "1.26" { 0 } else { 2 };
             assert_eq!(labelled("panic.txt"), dumped, "{minor}");
             assert_eq!(labelled("quit.txt"), dumped, "{minor}");
+        }
+    }
+
+    /// What `testdata/bubbles` left: a plain dump, and how many goroutines the runtime counted in it.
+    #[test]
+    fn goroutines_in_bubbles_are_told_with_those_outside() {
+        for (minor, counted, state) in [
+            ("1.24", 25, "chan receive (synctest)"),
+            ("1.25", 27, "chan receive (durable)"),
+            ("1.26", 27, "chan receive (durable)"),
+            ("1.27", 27, "chan receive (durable)"),
+        ] {
+            let saved = left_in(&format!("bubbles/go{minor}.txt"));
+            assert_eq!((saved.unread_lines, saved.cut), (0, false), "{minor}");
+            assert_eq!(saved.census.told(), counted, "{minor}");
+            // Both bubbles' make one group: eight wait for the same.
+            let largest = &saved.census.groups[0];
+            assert_eq!(largest.kind.state, state, "{minor}");
+            assert_eq!(largest.members.count(), 8, "{minor}");
         }
     }
 

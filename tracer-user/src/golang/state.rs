@@ -11,6 +11,7 @@ pub(super) struct Status(u32);
 
 /// Set while the garbage collector looks at the stack.
 const SCAN: u32 = 0x1000;
+const RUNNABLE: u32 = 1;
 const RUNNING: u32 = 2;
 const SYSCALL: u32 = 3;
 const WAITING: u32 = 4;
@@ -37,6 +38,15 @@ impl Status {
     /// It is free for reuse, so there is no goroutine.
     pub(super) fn is_dead(self) -> bool {
         matches!(self.plain(), DEAD | DEAD_EXTRA)
+    }
+
+    pub(super) fn is_runnable(self) -> bool {
+        self.plain() == RUNNABLE
+    }
+
+    /// It is in a system call.
+    pub(super) fn is_in_syscall(self) -> bool {
+        self.plain() == SYSCALL
     }
 
     pub(super) fn is_running(self) -> bool {
@@ -68,7 +78,7 @@ impl Status {
 pub(super) fn state(minor: Option<u32>, status: Status, reason: u8) -> String {
     let words = match status.plain() {
         0 => "idle",
-        1 => "runnable",
+        RUNNABLE => "runnable",
         RUNNING => "running",
         SYSCALL => "syscall",
         WAITING => "waiting",

@@ -183,9 +183,10 @@ impl Model {
                 spent,
                 budget,
             } => self.shed(at, *shed, (*spent, *budget)),
-            // The timeline is for those who draw it: the sums tell the rest.
-            Fact::Switched(_) => {}
             Fact::MemoryLimit(limit) => self.surroundings.memory_limit(at, limit),
+            // The timeline is for those who draw it: the sums tell the rest. Labels are for those who read the
+            // snapshots: no rule judges by them.
+            Fact::Switched(_) | Fact::Labels(_) => {}
             Fact::Blocking(told) => self.blocked.take(at, told, &self.goroutines),
             Fact::Goroutines(snapshot) => self.goroutines.take(at, snapshot),
             Fact::Lost { probe, count } => {
@@ -420,6 +421,7 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Blocking(_)
         | Fact::Gap { .. }
         | Fact::Shed { .. }
-        | Fact::MemoryLimit(_) => None,
+        | Fact::MemoryLimit(_)
+        | Fact::Labels(_) => None,
     }
 }

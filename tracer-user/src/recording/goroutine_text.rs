@@ -3,22 +3,33 @@
 //! In: a [`Snapshot`]. Out: what `runtime.traceback` would have printed, so that every tool that reads Go
 //! dumps reads it. What a snapshot does not know is left out the way Go leaves it out: arguments are
 //! `(...)`, as for inlined calls, and an unknown file is `?:0`. A wait is told in whole minutes, and
-//! not below one; the exact time is in the recording's events.
+//! not below one; the exact time is in the recording's events. Labels stand where Go 1.27 writes them.
 
 use std::{
+    collections::HashMap,
     fmt,
     io::{self, Write},
     time::Duration,
 };
 
-use crate::event::{Creation, Frame, Goroutine, Snapshot};
+use crate::event::{Creation, Frame, Goroutine, Labels, Snapshot};
+
+/// Keys and values.
+type Set<'a> = &'a [(String, String)];
 
 /// Writes the whole snapshot in many small pieces: give it an output that buffers.
 ///
 /// # Errors
 ///
 /// What `output` says.
-pub fn write(snapshot: &Snapshot, output: &mut impl Write) -> io::Result<()> {
+pub fn write(snapshot: &Snapshot, labels: &Labels, output: &mut impl Write) -> io::Result<()> {
+    let sets = labels.sets.iter();
+    let carried: HashMap<u64, Set<'_>> = sets
+        .flat_map(|set| {
+            let ids = set.goroutines.iter();
+            ids.map(|id| (*id, set.labels.as_slice()))
+        })
+        .collect();
     let read = snapshot.goroutines.len() as u64;
     if read < snapshot.total {
         // Parsers look for lines that begin with "goroutine ", and pass over others.
@@ -32,12 +43,17 @@ pub fn write(snapshot: &Snapshot, output: &mut impl Write) -> io::Result<()> {
         if number > 0 {
             output.write_all(b"\n")?;
         }
-        write_goroutine(goroutine, output)?;
+        let labels = carried.get(&goroutine.id).copied();
+        write_goroutine(goroutine, labels.unwrap_or_default(), output)?;
     }
     Ok(())
 }
 
-fn write_goroutine(goroutine: &Goroutine, output: &mut impl Write) -> io::Result<()> {
+fn write_goroutine(
+    goroutine: &Goroutine,
+    labels: Set<'_>,
+    output: &mut impl Write,
+) -> io::Result<()> {
     write!(output, "goroutine {} [", goroutine.id)?;
     text(&goroutine.state, output)?;
     if let Some(minutes) = goroutine
@@ -47,7 +63,9 @@ fn write_goroutine(goroutine: &Goroutine, output: &mut impl Write) -> io::Result
     {
         write!(output, ", {minutes} minutes")?;
     }
-    output.write_all(b"]:\n")?;
+    output.write_all(b"]")?;
+    write_labels(labels, output)?;
+    output.write_all(b":\n")?;
     for frame in &goroutine.frames {
         text(&frame.function, output)?;
         output.write_all(b"(...)\n")?;
@@ -57,6 +75,40 @@ fn write_goroutine(goroutine: &Goroutine, output: &mut impl Write) -> io::Result
         .created_by
         .as_ref()
         .map_or(Ok(()), |creation| write_creation(creation, output))
+}
+
+/// ` {k: v, request: "a b"}`.
+fn write_labels(labels: Set<'_>, output: &mut impl Write) -> io::Result<()> {
+    for (number, (key, value)) in labels.iter().enumerate() {
+        output.write_all(if number == 0 { b" {" } else { b", " })?;
+        word(key, output)?;
+        output.write_all(b": ")?;
+        word(value, output)?;
+    }
+    output.write_all(if labels.is_empty() { b"" } else { b"}" })
+}
+
+/// As the runtime prints it, quoted where it is more than letters and digits (`runtime.printquoted`,
+/// `tracebackStringNeedsQuoting`).
+fn word(word: &str, output: &mut impl Write) -> io::Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./_".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return output.write_all(word.as_bytes());
+    }
+    output.write_all(b"\"")?;
+    for c in word.chars() {
+        match c {
+            '\n' => output.write_all(b"\\n")?,
+            '\r' => output.write_all(b"\\r")?,
+            '\t' => output.write_all(b"\\t")?,
+            '\\' | '"' => write!(output, "\\{c}")?,
+            ' '..='~' => write!(output, "{c}")?,
+            '\0'..='\x1f' => write!(output, "\\x{:02x}", u32::from(c))?,
+            '\x7f'..='\u{ffff}' => write!(output, "\\u{:04x}", u32::from(c))?,
+            _ => write!(output, "\\U{:08x}", u32::from(c))?,
+        }
+    }
+    output.write_all(b"\"")
 }
 
 fn write_creation(creation: &Creation, output: &mut impl Write) -> io::Result<()> {
@@ -107,7 +159,10 @@ impl fmt::Display for WithoutControls<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::SnapshotSource;
+    use crate::{
+        event::{Labelled, SnapshotSource},
+        golang::dump,
+    };
 
     fn frame(function: &str, file: &str, line: u32) -> Frame {
         Frame {
@@ -118,6 +173,10 @@ mod tests {
     }
 
     fn snapshot(goroutines: Vec<Goroutine>, total: u64) -> String {
+        labelled(goroutines, total, Labels::default())
+    }
+
+    fn labelled(goroutines: Vec<Goroutine>, total: u64, labels: Labels) -> String {
         let mut text = Vec::new();
         let snapshot = Snapshot {
             pid: 2585,
@@ -125,7 +184,7 @@ mod tests {
             goroutines,
             total,
         };
-        write(&snapshot, &mut text).unwrap();
+        write(&snapshot, &labels, &mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
 
@@ -203,5 +262,44 @@ mod tests {
         ?[2Jmain.main(...)
         	/a??b.go:1
         ");
+    }
+
+    #[test]
+    fn labels_are_written_as_go_does_and_read_again() {
+        let goroutine = Goroutine {
+            id: 7,
+            state: "select".to_owned(),
+            wait: None,
+            frames: Vec::new(),
+            created_by: None,
+        };
+        let text = |text: &str| text.to_owned();
+        let set = vec![
+            (text("k"), text("v.1")),
+            (text("request"), text("a \"b]: {c},\n5 minutes…")),
+            (text("z"), String::new()),
+        ];
+        let labels = Labels {
+            pid: 2585,
+            sets: vec![Labelled {
+                labels: set.clone(),
+                goroutines: vec![7],
+            }],
+            unread: 0,
+        };
+        let other = Goroutine {
+            id: 8,
+            ..goroutine.clone()
+        };
+        let written = labelled(vec![goroutine, other], 2, labels);
+        insta::assert_snapshot!(written, @r#"
+        goroutine 7 [select] {k: v.1, request: "a \"b]: {c},\n5 minutes\u2026", z: ""}:
+
+        goroutine 8 [select]:
+        "#);
+        let read = dump::parse(written.as_bytes());
+        assert_eq!((read.unread_lines, read.census.groups.len()), (0, 2));
+        let carried = read.census.groups.iter().map(|group| &group.kind.labels);
+        assert!(carried.into_iter().any(|labels| **labels == set));
     }
 }

@@ -86,6 +86,17 @@ fn blocking() -> Fact {
     })
 }
 
+fn labels() -> Fact {
+    Fact::Labels(Labels {
+        pid: 2585,
+        sets: vec![Labelled {
+            labels: vec![("tenant".to_owned(), "a".to_owned())],
+            goroutines: vec![34],
+        }],
+        unread: 1,
+    })
+}
+
 pub(super) fn exchange() -> Fact {
     Fact::Exchange(Exchange {
         socket: SocketId(3),
@@ -322,12 +333,25 @@ pub(super) fn events() -> Vec<Event> {
             memory_limit: None,
         }),
         blocking(),
+        Fact::Gap {
+            from: BootInstant(source().started.0 + 5_000_000),
+            until: Some(BootInstant(source().started.0 + 9_000_000)),
+        },
+        Fact::Vanished {
+            socket: SocketId(7),
+        },
+        Fact::Shed {
+            shed: Shed::Connections { one_in: 8 },
+            spent: 0.25,
+            budget: 0.125,
+        },
         Fact::MemoryLimit(MemoryLimit {
             pid: 2585,
             cgroup: "/system.slice/gateway.service".to_owned(),
             limit: 256 << 20,
             used: 90 << 20,
         }),
+        labels(),
     ];
     let start = source().started.0;
     (1..)

@@ -303,7 +303,7 @@ fn a_cut_file_is_told_also_where_the_cut_is_between_blocks() {
     recorded(&path);
     let events = path.join("events.gpl");
     let file = fs::OpenOptions::new().write(true).open(&events).unwrap();
-    for (length, reason) in [(100, "in the middle of a block"), (12, "0 of 34 events")] {
+    for (length, reason) in [(100, "in the middle of a block"), (12, "0 of 38 events")] {
         file.set_len(length).unwrap();
         let (found, unseen) = read(&path);
         assert_eq!(found, []);

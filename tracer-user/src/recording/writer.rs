@@ -17,7 +17,7 @@ use super::{
     whole_blocks::WholeBlocks,
 };
 use crate::{
-    event::{BootInstant, Event, Fact, Packet, Process, Snapshot, SnapshotSource, Source},
+    event::{BootInstant, Event, Fact, Labels, Packet, Process, Snapshot, SnapshotSource, Source},
     pcapng,
 };
 
@@ -37,6 +37,8 @@ pub struct Writer {
     packets_ended: bool,
     goroutines: Directory,
     snapshots: u32,
+    /// Those of the snapshot that comes next.
+    labels: Option<Labels>,
 }
 
 /// What is only known when the window is over.
@@ -82,6 +84,7 @@ impl Writer {
             packets,
             packets_ended: false,
             snapshots: 0,
+            labels: None,
         })
     }
 
@@ -93,9 +96,13 @@ impl Writer {
     pub fn event(&mut self, event: &Event) -> Result<(), RecordingError> {
         let outcome = self.events.event(event);
         self.noting(outcome.map_err(failed(&self.directory, name::EVENTS)))?;
-        if let Fact::Goroutines(snapshot) = &event.fact {
-            let outcome = self.snapshot(snapshot);
-            self.noting(outcome)?;
+        match &event.fact {
+            Fact::Labels(labels) => self.labels = Some(labels.clone()),
+            Fact::Goroutines(snapshot) => {
+                let outcome = self.snapshot(snapshot);
+                self.noting(outcome)?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -231,6 +238,8 @@ impl Writer {
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), RecordingError> {
         self.snapshots += 1;
+        let labels = self.labels.take().filter(|of| of.pid == snapshot.pid);
+        let labels = labels.unwrap_or_default();
         let source = match snapshot.source {
             SnapshotSource::Memory => "memory",
             SnapshotSource::Pprof => "pprof",
@@ -238,7 +247,7 @@ impl Writer {
         };
         let name = format!("{:03}-{}-{source}.txt", self.snapshots, snapshot.pid);
         write_new(&self.goroutines, &name, |output| {
-            goroutine_text::write(snapshot, output)
+            goroutine_text::write(snapshot, &labels, output)
         })
     }
 

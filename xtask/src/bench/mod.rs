@@ -2,13 +2,15 @@
 //!
 //! `overhead`: in each round the same service is measured with nothing attached, with gopulse recording it, and
 //! with `tcpdump -s 96 -w` on its port, under kept connections and under a connection for every
-//! request. `pcap`, `dumps`: in each round whole processes read the same file. `sched`: in each round storms of
+//! request. `pcap`, `dumps`: in each round whole processes read the same file. `goroutines`: those of a process
+//! that has many are read from its memory. `sched`: in each round storms of
 //! switches are measured with nothing attached, with gopulse, and with other tools for the scheduler.
 //! `start`: in each round each tool is started, and tells when it saw something first. Only
 //! ratios within a round are compared: the machine drifts between rounds.
 
 mod captures;
 mod dumps;
+mod goroutines;
 mod load;
 mod readers;
 mod sched;
@@ -59,6 +61,8 @@ enum What {
     Soak,
     /// The 99th percentile with gopulse at work and with gopulse stopped, in pairs.
     Still,
+    /// Time and CPU time of reading 100,000 goroutines from memory, once and in the rounds of a window.
+    Goroutines,
     /// Switches per second, CPU time and losses beside perf, runqlat and bpftrace; the cost of each program.
     Sched,
     /// Time from the start to the first event, beside tcpdump and bpftrace.
@@ -87,6 +91,10 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         What::Overhead => overhead(arguments, &gopulse),
         What::Pcap => captures::main(&gopulse, arguments.rounds),
         What::Dumps => dumps::main(&gopulse, arguments.rounds),
+        What::Goroutines => {
+            let window = Duration::from_secs(arguments.seconds.max(20));
+            goroutines::main(&gopulse, arguments.rounds, window)
+        }
         What::Sched => {
             let time = Duration::from_secs(arguments.seconds);
             sched::compare(&gopulse, arguments.rounds, time)

@@ -8,6 +8,8 @@ pub(super) struct Heading {
     pub(super) state: String,
     pub(super) wait: Option<Duration>,
     pub(super) locked: bool,
+    /// It says more than is understood.
+    pub(super) says_more: bool,
     pub(super) labels: Arc<Vec<(String, String)>>,
 }
 
@@ -63,9 +65,20 @@ pub(super) fn parse(text: &str) -> Option<Heading> {
             heading.wait = Some(Duration::from_secs(minutes.saturating_mul(60)));
         } else if part == "locked to thread" {
             heading.locked = true;
+        } else if !is_bubble(part) {
+            heading.says_more = true;
         }
     }
     Some(heading)
+}
+
+/// `synctest bubble 4`, up to 1.24 `synctest group 4`: who else is in it makes no difference to what a
+/// goroutine does.
+fn is_bubble(part: &str) -> bool {
+    let number = part
+        .strip_prefix("synctest bubble ")
+        .or_else(|| part.strip_prefix("synctest group "));
+    number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// `{"k": "v"}` of 1.26, `{k: v, req: "a b"}` of 1.27, `{"k":"v"}` of profiles; in the order of keys.
@@ -208,7 +221,10 @@ mod tests {
             let wait = minutes.map(|minutes| Duration::from_secs(minutes * 60));
             assert_eq!(heading.wait, wait, "{line}");
             assert!(heading.labels.is_empty(), "{line}");
+            assert!(!heading.says_more, "{line}");
         }
+        let newer = parse("[select, on a hot plate]:").unwrap();
+        assert_eq!((newer.state.as_str(), newer.says_more), ("select", true));
     }
 
     #[test]

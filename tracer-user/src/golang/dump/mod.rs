@@ -289,6 +289,13 @@ impl Reader {
         });
         match parsed {
             Some((id, heading)) => {
+                if self
+                    .headings
+                    .get(heading)
+                    .is_some_and(|heading| heading.says_more)
+                {
+                    self.unread(1);
+                }
                 self.block = Some(Block {
                     id,
                     heading,

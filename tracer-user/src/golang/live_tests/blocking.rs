@@ -22,8 +22,8 @@ fn who_waits_at_the_same_channel_is_told_and_who_will_be_woken_by_a_timer() {
     for go in toolchains() {
         go.each(&BUILDS, |waiters, name| {
             let program = waiters.program();
-            let (snapshot, blocking) =
-                memory::snapshot_with_blocking(&program, usize::MAX).unwrap();
+            let (reading, blocking) = memory::read_with_blocking(&program, usize::MAX).unwrap();
+            let snapshot = reading.snapshot;
             let receive = ids(&snapshot, "main.receive", "chan receive");
             assert!(receive.len() > 4, "{name}");
             let never = channels(&blocking, &receive[0]);
@@ -52,8 +52,8 @@ fn a_lock_is_told_with_who_waits_for_it_and_who_knows_it() {
     for go in toolchains() {
         go.each(&BUILDS, |waiters, name| {
             let program = waiters.program();
-            let (snapshot, blocking) =
-                memory::snapshot_with_blocking(&program, usize::MAX).unwrap();
+            let (reading, blocking) = memory::read_with_blocking(&program, usize::MAX).unwrap();
+            let snapshot = reading.snapshot;
             let holder = ids(&snapshot, "main.(*ledger).hold", "chan receive");
             let of = |waiter: u64| {
                 let mut locks = blocking.locks.iter();

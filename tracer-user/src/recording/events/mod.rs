@@ -22,8 +22,8 @@ use zerocopy::{
     little_endian::{U32, U64},
 };
 
-/// The version of the encoding of events and blocks: 3 adds what the scheduler and the host did, 4
-/// memory limits.
+/// The version of the encoding of events and blocks: 3 adds what the scheduler and the host did, 4 gaps in
+/// what was told, what was shed, memory limits and the labels of goroutines.
 const FORMAT: u32 = 4;
 
 /// The oldest version of which every event is still one of today's.

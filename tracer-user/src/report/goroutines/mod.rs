@@ -56,6 +56,10 @@ pub struct SnapshotTold {
     pub told: u64,
     /// Whether they have ids.
     pub has_ids: bool,
+    /// How many of those have no whole stack, because they never held still.
+    pub unsettled: u64,
+    /// How many carry pprof labels that could not be read.
+    pub unread_labels: u64,
     /// Lines of a file that were not understood.
     pub unread_lines: u64,
     /// A file that ends in the middle of a goroutine.
@@ -159,6 +163,8 @@ impl SnapshotTold {
             total: census.total,
             told: census.told(),
             has_ids: census.names(),
+            unsettled: 0,
+            unread_labels: 0,
             unread_lines: 0,
             cut: false,
         }

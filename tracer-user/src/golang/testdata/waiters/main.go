@@ -78,6 +78,41 @@ func (l *ledger) read() {
 	l.pages.RUnlock()
 }
 
+// labelled starts goroutines with labels of all kinds.
+func labelled() {
+	with := func(wait func(), pairs ...string) {
+		spawn(func() {
+			pprof.Do(context.Background(), pprof.Labels(pairs...), func(context.Context) { wait() })
+		})
+	}
+	wait := func() { receive(never) }
+	with(wait, "key", "value")
+	with(wait, "key", "value")
+	with(wait, "empty", "", "ж", "\x00\n\"ü\\")
+	with(wait, "long", strings.Repeat("0123456789", 30))
+	// Enough for a map to grow.
+	for _, count := range []int{8, 9, 14, 27, 53} {
+		var pairs []string
+		for number := range make([]struct{}, count) {
+			pairs = append(pairs, fmt.Sprint("key", number), fmt.Sprint(number))
+		}
+		with(wait, pairs...)
+	}
+	// Those it starts inherit them.
+	with(func() { spawn(wait); wait() }, "parent", "yes")
+	// And one label more.
+	spawn(func() {
+		outer := pprof.WithLabels(context.Background(), pprof.Labels("a", "1", "b", "2"))
+		pprof.SetGoroutineLabels(pprof.WithLabels(outer, pprof.Labels("b", "3", "c", "4")))
+		wait()
+	})
+	// None any more.
+	spawn(func() {
+		pprof.Do(context.Background(), pprof.Labels("gone", "yes"), func(context.Context) {})
+		wait()
+	})
+}
+
 func spawn(wait func()) {
 	start.Add(1)
 	go func() {
@@ -110,6 +145,7 @@ func main() {
 		labels := pprof.Labels("k", "v", "request", `a "b]: {c}, 5 minutes`)
 		pprof.Do(context.Background(), labels, func(context.Context) { receive(never) })
 	})
+	labelled()
 	spawn(func() {
 		defer func() {
 			recover()

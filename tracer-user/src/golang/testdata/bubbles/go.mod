@@ -1,0 +1,2 @@
+module bubbles
+go 1.24
