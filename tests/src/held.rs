@@ -19,7 +19,7 @@ pub struct Held {
     pub maps: BTreeSet<u32>,
     /// What attaches programs: also those to cgroups and iterators.
     pub links: BTreeSet<u32>,
-    /// Perf events: the clocks of CPUs, uprobes.
+    /// Perf events by themselves: before 5.15 the clocks of CPUs and uprobes, which have links since.
     pub perf_events: usize,
 }
 

@@ -121,7 +121,6 @@ fn held(watch: &Watch) -> Held {
     assert!(held.programs.len() > 10, "{held:?}");
     assert!(held.maps.len() > 10, "{held:?}");
     assert!(held.links.len() > 10, "{held:?}");
-    assert!(held.perf_events > 0, "{held:?}");
     held
 }
 
@@ -174,12 +173,7 @@ fn whatever_is_killed_leaves_what_it_recorded_and_nothing_else() -> anyhow::Resu
     };
     // A panic aborts; a core file would hold what the service's memory held.
     let core = ["sh", "-c", "ulimit -c unlimited; exec \"$@\"", "sh"];
-    for signal in [
-        Signal::SIGKILL,
-        Signal::SIGABRT,
-        Signal::SIGSEGV,
-        Signal::SIGQUIT,
-    ] {
+    for signal in [Signal::SIGKILL, Signal::SIGABRT, Signal::SIGQUIT] {
         let scene = Scene::new()?;
         let watch = Watch::run(&mut scene.record(&core, "60s")?)?;
         let held = held(&watch);

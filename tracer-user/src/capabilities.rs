@@ -14,8 +14,10 @@ use caps::{CapSet, Capability, CapsHashSet};
 pub enum Step {
     /// Reads and writes the maps of our programs.
     Maps,
-    /// Attaches to programs that are started, to CPUs that come on line, to the ends of system calls.
+    /// Attaches to CPUs that come on line, to the ends of system calls.
     LateProbes,
+    /// Puts uprobes into programs that are started: rarely, so for each it is [`raised`].
+    Uprobes,
     /// Reads other users' memory, executables and tables of files.
     Processes,
     /// Makes a socket in the network namespace of a process.
@@ -32,14 +34,24 @@ pub enum Step {
 
 /// What the kernel asks for each step. Each was found by leaving it out on 6.18; what older kernels ask for
 /// besides is named.
-const NEEDED: [(Step, &[Capability]); 8] = [
+const NEEDED: [(Step, &[Capability]); 9] = [
     // Since 5.19 whoever has the map's descriptor may; before, any bpf(2) takes it where
     // kernel.unprivileged_bpf_disabled is set.
     (Step::Maps, &[Capability::CAP_BPF]),
-    // The first uprobe loads its program; perf_event_open(2) of another user's process and of a CPU.
+    // What is attached late is loaded late; perf_event_open(2) of a CPU.
     (
         Step::LateProbes,
         &[Capability::CAP_BPF, Capability::CAP_PERFMON],
+    ),
+    // perf_event_open(2) of a uprobe: CAP_PERFMON from 5.8 on, and CAP_SYS_ADMIN again from 6.16 on and in
+    // what it was ported to, because a probe in the middle of an instruction harms the program.
+    (
+        Step::Uprobes,
+        &[
+            Capability::CAP_BPF,
+            Capability::CAP_PERFMON,
+            Capability::CAP_SYS_ADMIN,
+        ],
     ),
     // /proc/PID/fd is a directory that only its owner may list, and an executable may be unreadable to
     // others; process_vm_readv(2), /proc/PID/exe and /proc/PID/ns ask as ptrace(2) does.
@@ -88,7 +100,8 @@ fn by(capability: Capability, held: &CapsHashSet) -> Option<Capability> {
         .find(|capability| held.contains(capability))
 }
 
-/// Keeps in this thread, and in those that it starts from now on, what `steps` need.
+/// Keeps in this thread, and in those that it starts from now on, what `steps` need: at hand, except for what
+/// [`Step::Uprobes`] alone needs, which has to be [`raised`].
 ///
 /// # Errors
 ///
@@ -96,14 +109,36 @@ fn by(capability: Capability, held: &CapsHashSet) -> Option<Capability> {
 pub fn keep(steps: &[Step]) -> Result<(), String> {
     let words = |error: caps::errors::CapsError| error.to_string();
     let held = caps::read(None, CapSet::Permitted).map_err(words)?;
-    let kept = needed(steps)
-        .filter_map(|needed| by(needed, &held))
-        .collect();
+    let had = |steps: &[Step]| -> CapsHashSet {
+        needed(steps)
+            .filter_map(|needed| by(needed, &held))
+            .collect()
+    };
+    let kept = had(steps);
+    let rare = |step: &&Step| **step != Step::Uprobes;
+    let at_hand: Vec<Step> = steps.iter().filter(rare).copied().collect();
     // Nothing may be effective that is not permitted, so the order is this one.
-    caps::set(None, CapSet::Effective, &kept).map_err(words)?;
+    caps::set(None, CapSet::Effective, &had(&at_hand)).map_err(words)?;
     caps::clear(None, CapSet::Inheritable).map_err(words)?;
     caps::set(None, CapSet::Permitted, &kept).map_err(words)?;
     nix::sys::prctl::set_no_new_privs().map_err(|errno| errno.to_string())
+}
+
+/// Does `work` with what `step` needs at hand, as far as it was kept, and puts it away again.
+pub fn raised<T>(step: Step, work: impl FnOnce() -> T) -> T {
+    let before = caps::read(None, CapSet::Effective);
+    if let (Ok(before), Ok(held)) = (&before, caps::read(None, CapSet::Permitted)) {
+        let steps = [step];
+        let raised = needed(&steps).filter_map(|needed| by(needed, &held));
+        let raised = raised.chain(before.iter().copied()).collect();
+        // Where it fails the kernel refuses the work, and says why.
+        let _ = caps::set(None, CapSet::Effective, &raised);
+    }
+    let done = work();
+    if let Ok(before) = before {
+        let _ = caps::set(None, CapSet::Effective, &before);
+    }
+    done
 }
 
 fn needed(steps: &[Step]) -> impl Iterator<Item = Capability> {
@@ -151,6 +186,18 @@ mod tests {
             .collect();
         assert_eq!(kept, wanted);
         assert_eq!(of_this_thread(CapSet::Permitted), before);
+    }
+
+    #[test]
+    fn what_is_rarely_needed_is_at_hand_only_then() {
+        let admin = || of_this_thread(CapSet::Effective).contains(&Capability::CAP_SYS_ADMIN);
+        let may = of_this_thread(CapSet::Permitted).contains(&Capability::CAP_SYS_ADMIN);
+        keeping(&[Step::Maps, Step::Uprobes], || {
+            assert!(!admin());
+            assert_eq!(raised(Step::Uprobes, admin), may);
+            assert!(!admin());
+        });
+        keeping(&[Step::Maps], || assert!(!raised(Step::Uprobes, admin)));
     }
 
     #[test]

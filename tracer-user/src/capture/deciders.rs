@@ -17,6 +17,7 @@ use aya::{
 
 use super::attach::chain;
 use crate::{
+    capabilities::{self, Step},
     event::{Pid, Unseen},
     golang::Program,
 };
@@ -103,7 +104,7 @@ impl Deciders {
         Some(Unseen {
             what: format!("which Go setting made {comm} give a connection up"),
             why: refused?,
-            remedy: "uprobes must be allowed (CAP_PERFMON, CONFIG_UPROBE_EVENTS)".to_owned(),
+            remedy: "uprobes must be allowed (CAP_SYS_ADMIN, CONFIG_UPROBE_EVENTS)".to_owned(),
         })
     }
 
@@ -177,11 +178,9 @@ fn attach(ebpf: &mut Ebpf, name: &str, offset: u64, path: &str) -> Result<UProbe
     if program.fd().is_err() {
         program.load().map_err(|error| chain(&error))?;
     }
-    program
-        .attach(
-            UProbeAttachLocation::AbsoluteOffset(offset),
-            path,
-            UProbeScope::AllProcesses,
-        )
-        .map_err(|error| chain(&error))
+    let place = UProbeAttachLocation::AbsoluteOffset(offset);
+    capabilities::raised(Step::Uprobes, || {
+        program.attach(place, path, UProbeScope::AllProcesses)
+    })
+    .map_err(|error| chain(&error))
 }

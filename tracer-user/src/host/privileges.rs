@@ -24,7 +24,7 @@ pub const NEEDED: [(Capability, &str); 8] = [
     ),
     (
         Capability::CAP_SYS_ADMIN,
-        "look into other network namespaces",
+        "see Go's decisions (uprobes), look into other network namespaces",
     ),
     (
         Capability::CAP_CHECKPOINT_RESTORE,
