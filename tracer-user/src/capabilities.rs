@@ -22,6 +22,8 @@ pub enum Step {
     Processes,
     /// Makes a socket in the network namespace of a process.
     Namespaces,
+    /// Connects to the Unix socket of somebody else's endpoint.
+    Endpoints,
     /// Opens the files that processes have mapped, also those that only they can see.
     Libraries,
     /// Reads where the kernel's functions lie.
@@ -34,7 +36,7 @@ pub enum Step {
 
 /// What the kernel asks for each step. Each was found by leaving it out on 6.18; what older kernels ask for
 /// besides is named.
-const NEEDED: [(Step, &[Capability]); 9] = [
+const NEEDED: [(Step, &[Capability]); 10] = [
     // Since 5.19 whoever has the map's descriptor may; before, any bpf(2) takes it where
     // kernel.unprivileged_bpf_disabled is set.
     (Step::Maps, &[Capability::CAP_BPF]),
@@ -61,6 +63,8 @@ const NEEDED: [(Step, &[Capability]); 9] = [
     ),
     // setns(2).
     (Step::Namespaces, &[Capability::CAP_SYS_ADMIN]),
+    // connect(2) takes the right to write to the socket's file.
+    (Step::Endpoints, &[Capability::CAP_DAC_OVERRIDE]),
     // /proc/PID/map_files; before 5.9 it was CAP_SYS_ADMIN.
     (Step::Libraries, &[Capability::CAP_CHECKPOINT_RESTORE]),
     // /proc/kallsyms shows zeroes without it.

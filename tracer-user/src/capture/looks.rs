@@ -96,7 +96,7 @@ impl Looks {
         };
         thread::spawn(move || {
             // Where it fails it does so in every thread, and is told of the first.
-            let _ = capabilities::keep(&steps());
+            let _ = capabilities::keep(&steps(true));
             for order in inbox {
                 reader.serve(&order);
             }
@@ -275,10 +275,13 @@ impl Reader {
     }
 }
 
-/// What it takes on this host to read processes, and to ask their endpoints.
+/// What it takes on this host to read processes, and to ask their endpoints too.
 #[must_use]
-pub fn steps() -> Vec<Step> {
+pub fn steps(endpoints: bool) -> Vec<Step> {
     let mut steps = vec![Step::Processes];
+    if endpoints {
+        steps.push(Step::Endpoints);
+    }
     if listeners::several_namespaces() {
         steps.push(Step::Namespaces);
     }

@@ -113,7 +113,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let snapshots = match (arguments.pid, &arguments.url) {
         (Some(pid), _) => {
             // Where a sandbox keeps us from it, we are no worse off than before.
-            let _ = capabilities::keep(&capture::steps_of_looking());
+            let _ = capabilities::keep(&capture::steps_of_looking(true));
             let mut process = Process::new(pid)?;
             let (times, every) = arguments.pace();
             repeat(times, every, || process.snapshot())?

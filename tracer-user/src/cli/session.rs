@@ -186,7 +186,7 @@ impl Session {
 
 /// Gives up what is not needed any more: every probe is in place, and the command has what we had.
 fn give_up(command: bool) {
-    let mut steps = capture::steps_of_looking();
+    let mut steps = capture::steps_of_looking(false);
     steps.extend([Step::Maps, Step::LateProbes, Step::Uprobes]);
     if command {
         // It may make a network namespace of its own.
