@@ -50,7 +50,8 @@ impl Held {
         held
     }
 
-    /// Waits until the kernel has none of it any more. What other processes hold is not counted.
+    /// Waits until the kernel has none of it any more, so nobody else holds it either, such as a child that
+    /// was handed its descriptor. What others have of their own is not counted.
     ///
     /// # Errors
     ///
@@ -87,13 +88,4 @@ impl Held {
         );
         Ok(left)
     }
-}
-
-/// The processes that hold BPF objects or perf events.
-pub fn holders() -> BTreeSet<u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|process| process.file_name().to_str()?.parse().ok())
-        .filter(|pid| Held::by(*pid) != Held::default())
-        .collect()
 }
