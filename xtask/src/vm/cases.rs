@@ -91,7 +91,7 @@ pub(super) const CASES: [Case; 11] = [
         name: "G1",
         program: "live_leaks",
         test: "a_result_that_nobody_receives_leaks_its_goroutine",
-        services: &["leaky"],
+        services: &["leaky", "hello"],
         from: OLDEST,
         rule: "goroutine-leak",
     },
