@@ -92,7 +92,8 @@ fn possible(programs: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Asks the tool itself, once: `doctor` exits with 3 where the kernel or the privileges forbid tracing.
+/// Asks the tool itself, once: `doctor` exits with 3 where the kernel or the privileges forbid tracing. Where
+/// `GOPULSE_LIVE` is `asked`, somebody did.
 fn host_allows() -> Result<(), String> {
     static ALLOWS: OnceLock<Result<(), String>> = OnceLock::new();
     let ask = || match gopulse::ended(&["doctor"]) {
@@ -103,6 +104,9 @@ fn host_allows() -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{error:#}")),
     };
+    if env::var("GOPULSE_LIVE").is_ok_and(|live| live == "asked") {
+        return Ok(());
+    }
     ALLOWS.get_or_init(ask).clone()
 }
 

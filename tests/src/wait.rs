@@ -19,7 +19,7 @@ pub fn until<T>(
     within: Duration,
     mut look: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
-    let within = within * slowness();
+    let within = within.saturating_mul(slowness());
     let began = Instant::now();
     loop {
         if let Some(found) = look()? {

@@ -15,15 +15,21 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::{cases::Case, initramfs::Initramfs};
+
 /// How long a guest may say nothing: longer than a scenario is given in `init.sh`.
 const SILENCE: Duration = Duration::from_secs(240);
 
 /// Memory in MiB. gopulse's maps and the unpacked file system are most of it.
 const MEMORY: &str = "2048";
-/// Scenarios want a CPU for the busy and one for who watches them, as natively.
-const CPUS: &str = "2";
+/// QEMU counts the instructions of one CPU only.
+const CPUS: &str = "1";
 /// Without `-cx16` 6.12 faulted early in three of four boots.
 const CPU: &str = "max,-cx16";
+
+/// The guest's clock counts instructions (2 ns each), and leaps where all CPUs sleep: time limits hold in it
+/// however busy the host is, and waiting costs nothing.
+const CLOCK: &str = "shift=1,sleep=off";
 
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
 
@@ -76,7 +82,8 @@ impl Machine {
     fn start(image: &Path, initramfs: &Path, console: &Path) -> anyhow::Result<Self> {
         let console = format!("file:{}", console.display());
         let child = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg,thread=multi", "-cpu", CPU])
+            .args(["-accel", "tcg", "-cpu", CPU])
+            .args(["-icount", CLOCK, "-rtc", "clock=vm"])
             .args(["-m", MEMORY, "-smp", CPUS])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .arg("-kernel")
@@ -109,9 +116,14 @@ fn last_words(console: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Writes the file system of one guest: what all carry, and this kernel's modules behind it.
-pub(super) fn file_system(luggage: &[u8], modules: &[PathBuf], to: &Path) -> anyhow::Result<()> {
-    let mut own = super::initramfs::Initramfs::default();
+/// Writes the file system of one guest: what all carry, and behind it this kernel's modules and cases.
+pub(super) fn file_system(
+    luggage: &[u8],
+    modules: &[PathBuf],
+    cases: &[&Case],
+    to: &Path,
+) -> anyhow::Result<()> {
+    let mut own = Initramfs::default();
     let mut order = String::new();
     for module in modules {
         let name = module.file_name().context("a module without a name")?;
@@ -120,6 +132,11 @@ pub(super) fn file_system(luggage: &[u8], modules: &[PathBuf], to: &Path) -> any
         order.push_str(&format!("{name}\n"));
     }
     own.file("/modules/order", order.as_bytes());
+    let line = |case: &&Case| format!("{} {} {}\n", case.name, case.program, case.test);
+    own.file(
+        "/cases",
+        cases.iter().map(line).collect::<String>().as_bytes(),
+    );
     fs::write(to, [luggage, &own.finish()].concat())
         .with_context(|| format!("cannot write {}", to.display()))
 }

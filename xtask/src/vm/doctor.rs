@@ -4,6 +4,8 @@
 //! Both sides of each beginning are held: a hook that is told on a kernel that does not have it is as wrong
 //! as one that is missing where it is there.
 
+use super::kernels::{OLDEST, number};
+
 /// From a kernel on, this is how one thing is learnt.
 struct Era {
     from: &'static str,
@@ -28,8 +30,6 @@ const fn unseen(from: &'static str, refused: usize) -> Era {
         refused,
     }
 }
-
-const OLDEST: &str = "5.10";
 
 /// Each want of `tracer-user/src/host/plan.rs`, and its eras, oldest first.
 const WANTS: [(&str, &[Era]); 16] = [
@@ -173,11 +173,6 @@ fn parse(text: &str) -> Vec<Said<'_>> {
         }
     }
     said
-}
-
-fn number(version: &str) -> (u32, u32) {
-    let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
-    (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
 }
 
 #[cfg(test)]

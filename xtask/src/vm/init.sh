@@ -16,7 +16,7 @@ hostname guest
 cd /tmp || exit
 # The host's own programs before busybox's, which know less.
 export PATH=/usr/bin:/bin
-export GOPULSE_BIN=/bin/gopulse GOPULSE_SERVICES=/services GOPULSE_LIVE=1 GOPULSE_SLOWNESS=4
+export GOPULSE_BIN=/bin/gopulse GOPULSE_SERVICES=/services GOPULSE_LIVE=asked GOPULSE_SLOWNESS=4
 
 stty -F /dev/ttyS1 raw
 exec > /dev/ttyS1 2>&1

@@ -24,12 +24,15 @@ pub(super) struct Series {
     archive: &'static str,
 }
 
+/// The first of [`SERIES`].
+pub(super) const OLDEST: &str = "5.10";
+
 const DEBIAN: &str = "http://deb.debian.org/debian";
 
 /// From the oldest that is still maintained to the newest, by the hooks that came in between.
 pub(super) const SERIES: [Series; 5] = [
     Series {
-        version: "5.10",
+        version: OLDEST,
         suite: "bullseye-security",
         archive: "http://deb.debian.org/debian-security",
     },
@@ -191,6 +194,12 @@ fn files_below(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// A version, to be compared.
+pub(super) fn number(version: &str) -> (u32, u32) {
+    let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
+    (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
 }
 
 /// The order of releases: numbers count as numbers.

@@ -36,7 +36,6 @@ pub(super) fn pack(cases: &[&Case]) -> anyhow::Result<Vec<u8>> {
     guest.copy("/bin/busybox", &found("busybox")?)?;
     guest.link("/bin/sh", "busybox");
     guest.file("/init", include_bytes!("init.sh"));
-    guest.file("/cases", listed(cases).as_bytes());
 
     println!("vm: building gopulse and the scenarios, static");
     guest.copy("/bin/gopulse", &gopulse()?)?;
@@ -45,10 +44,9 @@ pub(super) fn pack(cases: &[&Case]) -> anyhow::Result<Vec<u8>> {
         guest.copy(&format!("/scenarios/{name}"), &path)?;
     }
     let services = services::build()?;
-    for entry in services.read_dir()? {
-        let path = entry?.path();
-        let name = path.file_name().context("a service without a name")?;
-        guest.copy(&format!("/services/{}", name.to_string_lossy()), &path)?;
+    let started: BTreeSet<_> = cases.iter().flat_map(|case| case.services).collect();
+    for service in started {
+        guest.copy(&format!("/services/{service}"), &services.join(service))?;
     }
     let mut libraries = BTreeSet::new();
     for program in CALLED {
@@ -60,12 +58,6 @@ pub(super) fn pack(cases: &[&Case]) -> anyhow::Result<Vec<u8>> {
         guest.copy(&library, Path::new(&library))?;
     }
     Ok(guest.finish())
-}
-
-/// One a line, as `init.sh` reads them.
-fn listed(cases: &[&Case]) -> String {
-    let line = |case: &&Case| format!("{} {} {}\n", case.name, case.program, case.test);
-    cases.iter().map(line).collect()
 }
 
 fn found(program: &str) -> anyhow::Result<PathBuf> {

@@ -15,9 +15,12 @@ mod modules;
 mod told;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Write as _,
     process::ExitCode,
+    sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -47,26 +50,24 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         kernels.push((series.version, series.kernel()?));
     }
     let luggage = luggage::pack(&cases)?;
-    let mut fine = true;
-    let mut table = Vec::new();
-    for (version, kernel) in kernels {
+    let guests: Vec<_> = each(&kernels, |(version, kernel)| {
+        let cases: Vec<_> = cases
+            .iter()
+            .copied()
+            .filter(|case| case.is_for(version))
+            .collect();
         let began = Instant::now();
-        let outcome = run(version, &kernel, &luggage);
-        let took = began.elapsed();
-        match outcome {
-            Ok(told) => {
-                let complaints = doctor::complaints(version, &told.doctor);
-                fine &= complaints.is_empty() && told.judged(&cases).all(|judged| judged.is_ok());
-                table.extend(rows(version, &told, &cases, &complaints, took));
-            }
-            Err(why) => {
-                fine = false;
-                table.push(format!("{version:<5} FAILED: {why:#}"));
-            }
+        let told = run(version, kernel, &luggage, &cases);
+        Guest {
+            version,
+            cases,
+            told,
+            took: began.elapsed(),
         }
-    }
+    });
+    let table: Vec<_> = guests.iter().flat_map(Guest::rows).collect();
     println!("\n{}", table.join("\n"));
-    Ok(if fine {
+    Ok(if guests.iter().all(Guest::is_fine) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -92,10 +93,10 @@ impl Arguments {
 }
 
 /// One kernel from its image to what its guest told.
-fn run(version: &str, kernel: &Kernel, luggage: &[u8]) -> anyhow::Result<Told> {
+fn run(version: &str, kernel: &Kernel, luggage: &[u8], cases: &[&Case]) -> anyhow::Result<Told> {
     let home = workspace::target().join("vm");
-    let initramfs = home.join("initramfs");
-    boot::file_system(luggage, &kernel.modules, &initramfs)?;
+    let initramfs = home.join(format!("initramfs-{version}"));
+    boot::file_system(luggage, &kernel.modules, cases, &initramfs)?;
     let console = home.join(format!("console-{version}.log"));
     let log = home.join(format!("guest-{version}.log"));
     println!("vm: booting {}, its words go to {}", version, log.display());
@@ -120,29 +121,65 @@ fn run(version: &str, kernel: &Kernel, luggage: &[u8]) -> anyhow::Result<Told> {
     }
 }
 
-/// A kernel's lines of the table.
-fn rows(
-    version: &str,
-    told: &Told,
-    cases: &[&Case],
-    complaints: &[String],
+/// Does the work for each, as many at a time as there are CPUs: a guest has one.
+fn each<'a, T: Sync, R: Send>(all: &'a [T], work: impl Fn(&'a T) -> R + Sync) -> Vec<R> {
+    let queue = Mutex::new(all.iter().enumerate());
+    let done = Mutex::new(BTreeMap::new());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((nth, one)) = next() {
+                    let result = work(one);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.insert(nth, result);
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.into_values().collect()
+}
+
+/// A kernel that was tried.
+struct Guest<'a> {
+    version: &'a str,
+    cases: Vec<&'a Case>,
+    told: anyhow::Result<Told>,
     took: Duration,
-) -> Vec<String> {
-    let mut rows = vec![format!(
-        "{version:<5} {}: {} hooks, {:.0} s",
-        told.release,
-        doctor::seen(&told.doctor),
-        took.as_secs_f64()
-    )];
-    for complaint in complaints {
-        rows.push(format!("      FAILED      {complaint}"));
+}
+
+impl Guest<'_> {
+    fn is_fine(&self) -> bool {
+        self.told.as_ref().is_ok_and(|told| {
+            doctor::complaints(self.version, &told.doctor).is_empty()
+                && told.judged(&self.cases).all(|judged| judged.is_ok())
+        })
     }
-    for (case, judged) in cases.iter().zip(told.judged(cases)) {
-        let (name, seconds) = (case.name, told.seconds(case.name));
-        rows.push(match judged {
-            Ok(finding) => format!("      {name:<11} {seconds:>5.1} s  {finding}"),
-            Err(why) => format!("      {name:<11} {seconds:>5.1} s  FAILED: {why}"),
-        });
+
+    /// Its lines of the table.
+    fn rows(&self) -> Vec<String> {
+        let version = self.version;
+        let told = match &self.told {
+            Ok(told) => told,
+            Err(why) => return vec![format!("{version:<5} FAILED: {why:#}")],
+        };
+        let mut rows = vec![format!(
+            "{version:<5} {}: sees {}, {:.0} s",
+            told.release,
+            doctor::seen(&told.doctor),
+            self.took.as_secs_f64()
+        )];
+        for complaint in doctor::complaints(version, &told.doctor) {
+            rows.push(format!("      FAILED      {complaint}"));
+        }
+        for (case, judged) in self.cases.iter().zip(told.judged(&self.cases)) {
+            let (name, seconds) = (case.name, told.seconds(case.name));
+            rows.push(match judged {
+                Ok(finding) => format!("      {name:<11} {seconds:>5.1} s  {finding}"),
+                Err(why) => format!("      {name:<11} {seconds:>5.1} s  FAILED: {why}"),
+            });
+        }
+        rows
     }
-    rows
 }
