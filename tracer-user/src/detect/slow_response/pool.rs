@@ -215,7 +215,7 @@ impl<'m> Waiters<'m> {
                 self.pool.name()
             ),
             explanation: format!(
-                "{} of {who} waited up to {} for an answer. In {} of its memory, up to {waiting} stood at {at} and waited for others to give a connection back: the pool has as many as it may ({}), and all are in use.{held}",
+                "{} of {who} waited up to {} for an answer. In {} at its memory, up to {waiting} stood at {at} and waited for others to give a connection back: the pool has as many as it may ({}), and all are in use.{held}",
                 count(late.len() as u64, "request", "requests"),
                 seconds(most),
                 count(moments.len() as u64, "look", "looks"),
