@@ -64,6 +64,11 @@ impl Tally {
         Ok(())
     }
 
+    /// It was tried.
+    pub(super) fn ran(&self) -> bool {
+        self.judged() > 0 || self.spoiled > 0 || self.skipped.is_some()
+    }
+
     /// Runs that came to a verdict.
     pub(super) fn judged(&self) -> u64 {
         self.verdicts.len() as u64

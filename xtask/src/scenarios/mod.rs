@@ -50,19 +50,22 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stage = Stage::build(arguments.lock.as_deref())?;
     let mut machine = Machine::look()?;
     for pass in 1..=arguments.repeat {
-        for tally in &mut tallies {
+        for place in 0..tallies.len() {
+            let tally = &mut tallies[place];
             let run = stage.run(tally.case)?;
             machine.note_load()?;
             tally.add(run, pass)?;
             eprintln!("{pass}/{} {}", arguments.repeat, tally.last_line());
+            // Who ends a long run early keeps what was measured.
+            if let Some(path) = &arguments.output {
+                let page = page::write(&tallies, &machine, arguments);
+                fs::write(path, page)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
         }
     }
-    let page = page::write(&tallies, &machine, arguments);
-    match &arguments.output {
-        Some(path) => {
-            fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        None => print!("{page}"),
+    if arguments.output.is_none() {
+        print!("{}", page::write(&tallies, &machine, arguments));
     }
     let wrong = tallies.iter().any(|tally| tally.right() < tally.judged());
     if wrong {

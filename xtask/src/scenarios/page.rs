@@ -12,6 +12,8 @@ use super::{
 use crate::bench::median;
 
 pub(super) fn write(tallies: &[Tally], machine: &Machine, arguments: &Arguments) -> String {
+    let tallies: Vec<&Tally> = tallies.iter().filter(|tally| tally.ran()).collect();
+    let tallies = tallies.as_slice();
     let mut page = String::from("# How often gopulse is right\n\n");
     page += &measured(machine, arguments);
     page += WHAT_COUNTS;
@@ -62,15 +64,15 @@ fn measured(machine: &Machine, arguments: &Arguments) -> String {
 }
 
 /// The rates of all, of what is wrong, and of what is healthy.
-fn rates(tallies: &[Tally]) -> String {
+fn rates(tallies: &[&Tally]) -> String {
     let mut rates = String::from(
         "\n## Rates\n\n| | scenes | runs | right | rate | 95% interval (Wilson) | false findings |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let is_healthy = |tally: &&Tally| tally.case.expected.is_empty();
-    let sick: Vec<_> = tallies.iter().filter(|tally| !is_healthy(tally)).collect();
-    let healthy: Vec<_> = tallies.iter().filter(is_healthy).collect();
-    let all: Vec<_> = tallies.iter().collect();
+    let (healthy, sick): (Vec<&Tally>, Vec<&Tally>) = tallies
+        .iter()
+        .partition(|tally| tally.case.expected.is_empty());
+    let all = tallies.to_vec();
     for (name, of) in [
         ("something is wrong", sick),
         ("healthy", healthy),
@@ -92,7 +94,7 @@ fn rates(tallies: &[Tally]) -> String {
     rates
 }
 
-fn table(tallies: &[Tally]) -> String {
+fn table(tallies: &[&Tally]) -> String {
     let mut table = String::from(
         "\n## Cases\n\n| case | what happens | expected | found | right | confidence | seconds | false findings |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
@@ -146,7 +148,7 @@ fn row(tally: &Tally) -> String {
     )
 }
 
-fn wrong(tallies: &[Tally]) -> String {
+fn wrong(tallies: &[&Tally]) -> String {
     let mut wrong = String::new();
     for tally in tallies {
         let case = tally.case;

@@ -55,11 +55,16 @@ enum Pool {
 
 impl Pool {
     fn of(frames: &[Frame]) -> Option<Self> {
-        frames.iter().find_map(|frame| match &*frame.function {
+        frames.iter().find_map(Self::named)
+    }
+
+    /// The pool that this function waits for.
+    fn named(frame: &Frame) -> Option<Self> {
+        match &*frame.function {
             "database/sql.(*DB).conn" => Some(Self::Sql),
             "net/http.(*Transport).getConn" => Some(Self::Transport),
             _ => None,
-        })
+        }
     }
 
     fn name(self) -> &'static str {
@@ -130,6 +135,11 @@ pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     }
 }
 
+/// The program's own line; a proxy of the library's has none of its own between handler and pool.
+fn line(frames: &[Frame]) -> Option<&Frame> {
+    own_frame(frames).or(frames.iter().find(|frame| Pool::named(frame).is_some()))
+}
+
 fn waiters<'m>(scene: &Scene<'m>, pid: Pid) -> Vec<Waiters<'m>> {
     let mut pools: BTreeMap<Pool, Waiters<'_>> = BTreeMap::new();
     let mut dialling: HashSet<BootInstant> = HashSet::new();
@@ -140,7 +150,7 @@ fn waiters<'m>(scene: &Scene<'m>, pid: Pid) -> Vec<Waiters<'m>> {
             continue;
         }
         let waits = place.state == "select" && serves_http(place.frames);
-        let (Some(pool), Some(at), true) = (Pool::of(place.frames), own_frame(place.frames), waits)
+        let (Some(pool), Some(at), true) = (Pool::of(place.frames), line(place.frames), waits)
         else {
             continue;
         };
@@ -215,7 +225,7 @@ impl<'m> Waiters<'m> {
                 self.pool.name()
             ),
             explanation: format!(
-                "{} of {who} waited up to {} for an answer. In {} of its memory, up to {waiting} stood at {at} and waited for others to give a connection back: the pool has as many as it may ({}), and all are in use.{held}",
+                "{} of {who} waited up to {} for an answer. In {} at its memory, up to {waiting} stood at {at} and waited for others to give a connection back: the pool has as many as it may ({}), and all are in use.{held}",
                 count(late.len() as u64, "request", "requests"),
                 seconds(most),
                 count(moments.len() as u64, "look", "looks"),

@@ -62,6 +62,17 @@ fn a_pool_that_is_used_up_is_told_with_its_setting_and_line() {
 }
 
 #[test]
+fn a_proxy_without_a_line_of_its_own_is_told_as_well() {
+    let proxy = [
+        "net/http.(*Transport).getConn /go/src/net/http/transport.go:1500",
+        "net/http/httputil.(*ReverseProxy).ServeHTTP /go/src/net/http/httputil/reverseproxy.go:566",
+        "net/http.(*conn).serve /go/src/net/http/server.go:2145",
+    ];
+    let found = found(&mut shop(1_500.0, 6, &proxy));
+    assert_eq!(rules(&found), [Rule::SlowResponse]);
+}
+
+#[test]
 fn a_queue_whose_requests_are_answered_in_time_is_healthy() {
     assert_eq!(rules(&found(&mut shop(400.0, 6, &SQL))), []);
 }
