@@ -177,24 +177,6 @@ impl Watch {
         self.process.pid()
     }
 
-    /// Lets it stand still (SIGSTOP).
-    ///
-    /// # Errors
-    ///
-    /// It is gone.
-    pub fn hold(&self) -> anyhow::Result<()> {
-        self.process.signal(Signal::SIGSTOP)
-    }
-
-    /// Lets it go on.
-    ///
-    /// # Errors
-    ///
-    /// It is gone.
-    pub fn go_on(&self) -> anyhow::Result<()> {
-        self.process.signal(Signal::SIGCONT)
-    }
-
     /// Ctrl-C, and the verdict.
     ///
     /// # Errors

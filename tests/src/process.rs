@@ -116,16 +116,7 @@ impl Process {
     ///
     /// It is gone already.
     pub fn interrupt(&self) -> anyhow::Result<()> {
-        self.signal(Signal::SIGINT)
-    }
-
-    /// Sends it a signal.
-    ///
-    /// # Errors
-    ///
-    /// It is gone already.
-    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill(self.as_pid(), signal).with_context(|| format!("{} is gone", self.name))
+        kill(self.as_pid(), Signal::SIGINT).with_context(|| format!("{} is gone", self.name))
     }
 
     /// Waits until it ends by itself.

@@ -92,13 +92,6 @@ impl Report {
         self.0["losses"]["packets_lost"].as_u64()
     }
 
-    /// What was not seen.
-    pub fn unseen(&self) -> Vec<&str> {
-        let unseen = self.0["coverage"]["unseen"].as_array();
-        let unseen = unseen.into_iter().flatten();
-        unseen.filter_map(|told| told["what"].as_str()).collect()
-    }
-
     /// Who else had the host's CPUs: each name with its share of their time.
     pub fn neighbours(&self) -> Vec<(&str, f64)> {
         let neighbours = self.0["host"]["neighbours"].as_array();
@@ -118,6 +111,11 @@ impl Report {
     /// What goroutines were found, as the report tells it.
     pub fn goroutines(&self) -> &Value {
         &self.0["goroutines"]
+    }
+
+    /// What could not be seen.
+    pub fn unseen(&self) -> &Value {
+        &self.0["coverage"]["unseen"]
     }
 
     /// What the same incident must come to, live and from its recording.

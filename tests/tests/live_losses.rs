@@ -19,6 +19,7 @@ use gopulse_tests::{
     turn::Turn,
     wait,
 };
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 use tracer_user::{
     event::{Event, Fact, Origin},
@@ -52,9 +53,9 @@ fn sum(pace: Process) -> anyhow::Result<Sum> {
 
 /// Lets gopulse stand still for a while.
 fn hold(watch: &Watch, time: Duration) -> anyhow::Result<()> {
-    watch.hold()?;
+    watch.send(Signal::SIGSTOP)?;
     thread::sleep(time);
-    watch.go_on()
+    watch.send(Signal::SIGCONT)
 }
 
 /// How often something was told, and how often it was lost.

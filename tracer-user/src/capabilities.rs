@@ -28,6 +28,8 @@ pub enum Step {
     Libraries,
     /// Reads where the kernel's functions lie.
     KernelSymbols,
+    /// Has the kernel count for how long our programs run: now and then, so for each time it is [`raised`].
+    Counts,
     /// Ends the command that we started, whoever it runs as by then.
     Command,
     /// Reads the recordings, captures and dumps that were named, whoever they belong to.
@@ -36,7 +38,7 @@ pub enum Step {
 
 /// What the kernel asks for each step. Each was found by leaving it out on 6.18; what older kernels ask for
 /// besides is named.
-const NEEDED: [(Step, &[Capability]); 10] = [
+const NEEDED: [(Step, &[Capability]); 11] = [
     // Since 5.19 whoever has the map's descriptor may; before, any bpf(2) takes it where
     // kernel.unprivileged_bpf_disabled is set.
     (Step::Maps, &[Capability::CAP_BPF]),
@@ -69,10 +71,15 @@ const NEEDED: [(Step, &[Capability]); 10] = [
     (Step::Libraries, &[Capability::CAP_CHECKPOINT_RESTORE]),
     // /proc/kallsyms shows zeroes without it.
     (Step::KernelSymbols, &[Capability::CAP_SYSLOG]),
+    // bpf(2) with BPF_ENABLE_STATS.
+    (Step::Counts, &[Capability::CAP_SYS_ADMIN]),
     // kill(2) of another user's process, such as that of `sudo -u NAME COMMAND`.
     (Step::Command, &[Capability::CAP_KILL]),
     (Step::Files, &[Capability::CAP_DAC_READ_SEARCH]),
 ];
+
+/// Steps that are rare enough to have what they alone need at hand only meanwhile.
+const RARE: [Step; 2] = [Step::Uprobes, Step::Counts];
 
 /// What may stand in for what is not held, as `capabilities(7)` has it.
 const STAND_INS: [(Capability, Capability); 4] = [
@@ -105,7 +112,7 @@ fn by(capability: Capability, held: &CapsHashSet) -> Option<Capability> {
 }
 
 /// Keeps in this thread, and in those that it starts from now on, what `steps` need: at hand, except for what
-/// [`Step::Uprobes`] alone needs, which has to be [`raised`].
+/// the [rare](RARE) ones alone need, which has to be [`raised`].
 ///
 /// # Errors
 ///
@@ -119,8 +126,8 @@ pub fn keep(steps: &[Step]) -> Result<(), String> {
             .collect()
     };
     let kept = had(steps);
-    let rare = |step: &&Step| **step != Step::Uprobes;
-    let at_hand: Vec<Step> = steps.iter().filter(rare).copied().collect();
+    let at_hand = steps.iter().filter(|step| !RARE.contains(step));
+    let at_hand: Vec<Step> = at_hand.copied().collect();
     // Nothing may be effective that is not permitted, so the order is this one.
     caps::set(None, CapSet::Effective, &had(&at_hand)).map_err(words)?;
     caps::clear(None, CapSet::Inheritable).map_err(words)?;

@@ -26,7 +26,10 @@ use super::{
     live::{Live, tell},
     seed::bytes,
 };
-use crate::event::{Fact, Shed, Unseen};
+use crate::{
+    capabilities::{self, raised},
+    event::{Fact, Shed, Unseen},
+};
 
 /// Something to do without, and the programs that go with it.
 struct Step {
@@ -153,7 +156,8 @@ impl Budget {
     }
 
     fn begin_counting(&mut self, ebpf: &Ebpf) -> Result<(), String> {
-        let counts = enable_stats(Stats::RunTime).map_err(|error| error.to_string())?;
+        let begun = raised(capabilities::Step::Counts, || enable_stats(Stats::RunTime));
+        let counts = begun.map_err(|error| error.to_string())?;
         self.counting = Some((Instant::now(), read(ebpf), counts));
         Ok(())
     }
@@ -215,7 +219,9 @@ impl Budget {
             beside: self.beside / ran.max(BURSTS),
         };
         let may = (most - self.debt / EVEN).clamp(most / 2.0, most * 1.1);
-        (self.taken.steps(&costs, may), spent)
+        // What is told is what it comes to over a while, not the last moment alone.
+        let told = spent.max(most + self.debt / EVEN);
+        (self.taken.steps(&costs, may), told)
     }
 }
 

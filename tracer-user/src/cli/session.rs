@@ -163,7 +163,7 @@ impl Session {
             Some(mut command) => Some(self.live.spawn(&mut command)?),
             None => None,
         };
-        give_up(child.is_some());
+        give_up(child.is_some(), self.plan.options.cpu_budget.is_some());
         let mut watched = Watched {
             sink,
             begun: Instant::now(),
@@ -185,9 +185,12 @@ impl Session {
 }
 
 /// Gives up what is not needed any more: every probe is in place, and the command has what we had.
-fn give_up(command: bool) {
+fn give_up(command: bool, bounded: bool) {
     let mut steps = capture::steps_of_looking(false);
     steps.extend([Step::Maps, Step::LateProbes, Step::Uprobes]);
+    if bounded {
+        steps.push(Step::Counts);
+    }
     if command {
         // It may make a network namespace of its own.
         steps.extend([Step::Command, Step::Namespaces]);

@@ -351,7 +351,9 @@ impl Model {
                 }
             }
             Fact::Vanished { .. } => {
-                if connection.closed.is_none() && connection.vanished.replace(at).is_none() {
+                let known = connection.is_over();
+                connection.vanished.get_or_insert(at);
+                if !known {
                     self.connections.close(socket);
                 }
             }

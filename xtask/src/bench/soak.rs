@@ -22,6 +22,7 @@ use gopulse_tests::{
     process::{Process, succeed},
     services::{self, Service, go_time},
 };
+use nix::sys::signal::Signal;
 
 /// Points that a line is fitted to.
 const POINTS: u32 = 20;
@@ -182,10 +183,10 @@ pub(super) fn still(gopulse: &Path, rounds: u32, time: Duration) -> anyhow::Resu
         phases.rotate_left(round as usize % 2);
         for (stopped, p99) in &mut phases {
             if *stopped {
-                watch.hold()?;
+                watch.send(Signal::SIGSTOP)?;
             }
             let measured = latency(&url, time);
-            watch.go_on()?;
+            watch.send(Signal::SIGCONT)?;
             *p99 = measured?;
         }
         phases.sort_by_key(|(stopped, _)| *stopped);
