@@ -18,6 +18,7 @@ use gopulse_tests::{
     process::{Process, succeed},
     services::{self, Service, go_time},
     turn::Turn,
+    wait,
 };
 use serde_json::Value;
 
@@ -195,6 +196,98 @@ fn pprof_behind_a_unix_socket_in_another_mount_namespace_is_found() -> anyhow::R
     let url = format!("http://unix:{}:/debug/pprof/", socket.display());
     assert_eq!(told[0]["pprof_url"], url, "{told:?}");
     assert_waits_in_the_crowd(report.goroutines(), "pprof");
+    Ok(())
+}
+
+/// A gateway and its upstream in a network of their own, where one port is left to connect from.
+struct Place {
+    gateway: Service,
+    _upload: Service,
+    container: Container,
+    netns: Netns,
+}
+
+impl Place {
+    fn new(label: &str, patience: Duration) -> anyhow::Result<Self> {
+        let netns = Netns::new(label)?;
+        let range = "echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range";
+        succeed(netns.command("sh").args(["-c", range]))?;
+        let container = Container::new()?;
+        let upload = Service::run(
+            container
+                .command(&netns, services::program("upload")?)
+                .args(["-listen", "127.0.0.1:9001"])
+                .args(["-large-delay", &go_time(patience * 2)]),
+        )?;
+        let gateway = Service::run(
+            container
+                .command(&netns, services::program("gateway")?)
+                .args(["-listen", "127.0.0.1:9000", "-upstream", "127.0.0.1:9001"])
+                .args(["-response-header-timeout", &go_time(patience)]),
+        )?;
+        Ok(Self {
+            gateway,
+            _upload: upload,
+            container,
+            netns,
+        })
+    }
+
+    fn client(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let url = format!("http://{}/upload", self.gateway.address);
+        let mut command = self.netns.command(services::program("client")?);
+        command.args(["-url", &url]).args(arguments);
+        Ok(command)
+    }
+
+    /// The gateway is connected to its upstream.
+    fn asks(&self) -> anyhow::Result<()> {
+        let pid = self.container.process("gateway")?;
+        let table = format!("/proc/{pid}/net/tcp");
+        wait::until("the gateway's connection", Duration::from_secs(20), || {
+            // 127.0.0.1:40000 to 127.0.0.1:9001, established.
+            let row = "0100007F:9C40 0100007F:2329 01";
+            Ok(fs::read_to_string(&table)?.contains(row).then_some(()))
+        })
+    }
+}
+
+#[test]
+fn two_networks_with_the_same_loopback_addresses_are_told_apart() -> anyhow::Result<()> {
+    let name = "two networks with the same loopback addresses";
+    let Some(_turn) = Turn::take(name, TOOLS) else {
+        return Ok(());
+    };
+    let patience = Draw::new(name).millis(3000..4000);
+    let (stuck, quick) = (
+        Place::new("stuck", patience)?,
+        Place::new("quick", patience)?,
+    );
+    let watch = Watch::diagnose(&[
+        "--container",
+        stuck.container.id(),
+        "--container",
+        quick.container.id(),
+    ])?;
+    let client = Process::start(&mut stuck.client(&["-large-every", "1"])?)?;
+    stuck.asks()?;
+    // The same four numbers come into use once more.
+    let outcomes = services::upload_by(&mut quick.client(&["-n", "3"])?)?;
+    assert!(
+        outcomes.iter().all(|outcome| outcome.status == 200),
+        "{outcomes:?}"
+    );
+    client.wait(Duration::from_secs(60))?;
+    let Verdict { report, .. } = watch.finish()?;
+
+    let found = report.only("proxy-timeout")?;
+    found.blames("net/http.Transport.ResponseHeaderTimeout", patience)?;
+    let gateway = stuck.container.process("gateway")?;
+    assert_eq!(found.pid(), Some(gateway.into()));
+    // Its own upstream is at work on it; that of the other waits for a request.
+    assert!(found.mentions("main.(*Archive).store"), "{found:?}");
+    let stories: Vec<_> = report.stories().iter().map(|found| found.rule()).collect();
+    assert_eq!(stories, ["proxy-timeout"], "{}", report.titles());
     Ok(())
 }
 

@@ -179,8 +179,14 @@ pub(crate) fn read_address(sock: u64, to: &mut Address) -> Option<()> {
     to.family = family;
     to.local_port = local_port;
     to.remote_port = u16::from_be(read(sock, offset!(skc_dport))?);
-    to._pad = 0;
+    to.scope = if to.is_loopback() { scope(sock) } else { 0 };
     Some(())
+}
+
+/// [`Address::scope`] of a socket's loopback addresses.
+#[inline(always)]
+pub(crate) fn scope(sock: u64) -> u16 {
+    netns(sock) as u16
 }
 
 /// The inode of the socket's network namespace.

@@ -78,12 +78,27 @@ record! {
         pub local_port: u16,
         /// The peer's port.
         pub remote_port: u16,
-        /// Zero.
-        pub _pad: u16,
+        /// Of loopback addresses, which each network namespace has for itself, the last bits of its inode
+        /// number, which no two of less than 65,536 namespaces share; 0 for others.
+        pub scope: u16,
         /// Our address.
         pub local: [u8; 16],
         /// The peer's address.
         pub remote: [u8; 16],
+    }
+}
+
+impl Address {
+    /// Whether it is of a connection within one network namespace, whose addresses others have, too:
+    /// 127.0.0.0/8 or `::1`.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        const SIX: u128 = 1_u128.to_be();
+        if self.family == 2 {
+            self.local[0] == 127 || self.remote[0] == 127
+        } else {
+            u128::from_ne_bytes(self.local) == SIX || u128::from_ne_bytes(self.remote) == SIX
+        }
     }
 }
 
@@ -416,7 +431,7 @@ mod tests {
                 family: 2,
                 local_port: 1,
                 remote_port: 2,
-                _pad: 0,
+                scope: 0,
                 local: [0; 16],
                 remote: [0; 16],
             },

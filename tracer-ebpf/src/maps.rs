@@ -107,7 +107,7 @@ record! {
 
 record! {
     /// Where this kernel keeps things, from its BTF; bytes from the beginning of the struct.
-    pub struct KernelOffsets = 176 {
+    pub struct KernelOffsets = 188 {
         /// `sock_common.skc_family`.
         pub skc_family: u32,
         /// `sock_common.skc_state`.
@@ -195,6 +195,12 @@ record! {
         pub task_signal: u32,
         /// `signal_struct.live`.
         pub signal_live: u32,
+        /// `sk_buff._skb_refdst`.
+        pub skb_dst: u32,
+        /// `dst_entry.dev`.
+        pub dst_dev: u32,
+        /// `net_device.nd_net`.
+        pub device_net: u32,
         /// Zero.
         pub _pad: u32,
     }

@@ -21,8 +21,8 @@ use tracer_ebpf::{
 use crate::{
     CONNECTING, HANDSHAKES, PACKETS, PORTS, SOCKETS, TUPLES, heads,
     kernel::{
-        AF_INET, AF_INET6, bounded, fresh_id, now, offset, packets_wanted, read, received, task,
-        untyped,
+        AF_INET, AF_INET6, bounded, fresh_id, now, offset, packets_wanted, read, received, scope,
+        task, untyped,
     },
     losses,
     ring::QUIETLY,
@@ -222,6 +222,12 @@ fn address(skb: *mut __sk_buff, segment: &Segment, outgoing: bool) -> Option<Add
         address.family = AF_INET6;
         (address.local, address.remote) = ordered(at(data + 8), at(data + 24), outgoing);
     }
+    if address.is_loopback() {
+        // Set for every packet that gets here; of a listener where there is no socket of its own yet.
+        // SAFETY: the verifier checks the access to the context.
+        let sock = unsafe { (*skb).__bindgen_anon_2.sk } as u64;
+        address.scope = scope(untyped(sock)?);
+    }
     Some(address)
 }
 
@@ -353,6 +359,20 @@ pub(crate) fn sender(skb: u64) -> Option<u64> {
     };
     address.local_port = u16::from_be(read(ip, tcp)?);
     address.remote_port = u16::from_be(read(ip, tcp + 2)?);
+    if address.is_loopback() {
+        address.scope = device_scope(skb)?;
+    }
     // SAFETY: the value is only replaced as a whole.
     Some(unsafe { TUPLES.get(&address) }?.sock)
+}
+
+/// [`Address::scope`] of a packet on the loopback device, which its way leads to from where it was sent on.
+/// The packet's own note of its device is gone once TCP has it.
+#[inline(always)]
+fn device_scope(skb: u64) -> Option<u16> {
+    // Its last bit says whether the entry is counted.
+    let way = read::<u64>(skb, offset!(skb_dst))? & !1;
+    let device: u64 = read(way, offset!(dst_dev))?;
+    let network: u64 = read(device, offset!(device_net))?;
+    Some(read::<u32>(network, offset!(net_inum))? as u16)
 }

@@ -27,7 +27,7 @@ pub use connection::{
 pub use goroutine::{Creation, Decider, Decision, Goroutine, Snapshot, SnapshotSource};
 pub use host::{Host, Memory, MemoryLimit, Neighbours, Pressures, Quota, Runtime};
 pub use labels::{Labelled, Labels};
-pub use process::{Descriptors, HOSTS, Pid, Process, Relation, is_host};
+pub use process::{Descriptors, HOSTS, Network, Pid, Process, Relation, is_host};
 pub use scheduler::{Histogram, Left, Running, Sample, Switch, Thread, Waited, Waiting};
 pub use shed::Shed;
 pub use source::{Hook, Source, SourceKind, Unseen};
@@ -248,6 +248,8 @@ pub enum Fact {
     MemoryLimit(MemoryLimit),
     /// The pprof labels that goroutines of a process carry.
     Labels(Labels),
+    /// In which network a process is.
+    Network(Network),
 }
 
 /// A line of a program.

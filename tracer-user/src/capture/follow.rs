@@ -12,7 +12,7 @@ use super::{
 };
 use tracer_ebpf as wire;
 
-use crate::event::{Event, Fact, Pid, Relation, Role, Unseen};
+use crate::event::{Event, Fact, Network, Pid, Relation, Role, Unseen};
 
 impl Live {
     /// Traces processes from now on, and whoever serves them on this host.
@@ -53,6 +53,9 @@ impl Live {
         };
         let is_go = process.go_version.is_some();
         tell(sink, Fact::Process(process));
+        if let Some(namespace) = self.processes.get(pid).and_then(|known| known.network) {
+            tell(sink, Fact::Network(Network { pid, namespace }));
+        }
         self.tables.join(pid);
         self.threads.join(pid);
         for unseen in unseen.into_iter().chain(self.queues.join(pid)) {
@@ -98,12 +101,11 @@ impl Live {
         };
         self.gaps.opened(opened.socket, event.at);
         if opened.role == Role::Client
-            && self
-                .processes
-                .get(opened.pid)
-                .is_some_and(|known| known.process.relation == Relation::Target)
+            && let Some(known) = self.processes.get(opened.pid)
+            && known.process.relation == Relation::Target
         {
-            self.peers.connected(opened.remote, opened.pid);
+            self.peers
+                .connected(opened.remote, opened.pid, known.network);
         }
     }
 

@@ -15,24 +15,28 @@ const FORGET: Duration = Duration::from_secs(2);
 /// Addresses remembered; a target that connects to more is a scanner.
 const MOST: usize = 4096;
 
+/// An address, and where it is a loopback one the network namespace in which it is meant.
+type Place = (SocketAddr, Option<u64>);
+
 /// Who was found where.
 #[derive(Default)]
 pub(super) struct Peers {
-    known: HashMap<SocketAddr, (Option<Pid>, Instant)>,
-    waiting: Vec<(SocketAddr, Pid)>,
+    known: HashMap<Place, (Option<Pid>, Instant)>,
+    waiting: Vec<(Place, Pid)>,
     last: Option<Instant>,
 }
 
 impl Peers {
-    /// `from` connects to `address`; cheap.
-    pub(super) fn connected(&mut self, address: SocketAddr, from: Pid) {
-        let known = match self.known.get(&address) {
+    /// `from` connects to `address` from its network; cheap.
+    pub(super) fn connected(&mut self, address: SocketAddr, from: Pid, network: Option<u64>) {
+        let place = (address, network.filter(|_| address.ip().is_loopback()));
+        let known = match self.known.get(&place) {
             Some((Some(_), _)) => true,
             Some((None, when)) => when.elapsed() < FORGET,
             None => self.known.len() >= MOST,
         };
-        if !known && !self.waiting.iter().any(|(waiting, _)| *waiting == address) {
-            self.waiting.push((address, from));
+        if !known && !self.waiting.iter().any(|(waiting, _)| *waiting == place) {
+            self.waiting.push((place, from));
         }
     }
 
@@ -55,11 +59,11 @@ impl Peers {
     }
 
     fn look_up(&mut self) -> Option<Pid> {
-        let (address, from) = self.waiting.pop()?;
-        let pid = listeners::of_address(address, from).filter(|pid| *pid != from);
+        let (place, from) = self.waiting.pop()?;
+        let pid = listeners::of_address(place.0, from).filter(|pid| *pid != from);
         self.last = Some(Instant::now());
         let new = !self.known.values().any(|(known, _)| *known == pid);
-        self.known.insert(address, (pid, Instant::now()));
+        self.known.insert(place, (pid, Instant::now()));
         pid.filter(|_| new)
     }
 }

@@ -25,6 +25,8 @@ const PERSIST_CONN_CONN: u32 = 80;
 pub(super) struct Known {
     /// As it is told.
     pub(super) process: Process,
+    /// Its network namespace, by its inode.
+    pub(super) network: Option<u64>,
     /// Its Go program, where it is one that we can read.
     pub(super) program: Option<Arc<Program>>,
 }
@@ -110,6 +112,7 @@ impl Processes {
         };
         let known = Known {
             process: process.clone(),
+            network: target::listeners::network(pid),
             program,
         };
         self.known.insert(pid, known);

@@ -60,6 +60,15 @@ pub enum Relation {
     Peer,
 }
 
+/// In which network a process is: what a loopback address means to it, and to nobody elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The process.
+    pub pid: Pid,
+    /// Its network namespace, by the inode of `/proc/PID/ns/net`.
+    pub namespace: u64,
+}
+
 /// The file descriptors of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptors {

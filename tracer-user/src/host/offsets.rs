@@ -60,6 +60,9 @@ pub fn offsets(btf: &Btf) -> Result<KernelOffsets, HostError> {
         task_ran_before: of("task_struct", "se.prev_sum_exec_runtime")?,
         task_signal: of("task_struct", "signal")?,
         signal_live: of("signal_struct", "live")?,
+        skb_dst: of("sk_buff", "_skb_refdst")?,
+        dst_dev: of("dst_entry", "dev").or_else(|_| of("dst_entry", "dev_rcu"))?,
+        device_net: of("net_device", "nd_net")?,
         _pad: 0,
     })
 }

@@ -93,6 +93,8 @@ pub struct Connection {
     pub vanished: Option<BootInstant>,
     /// Records were lost while it was open: that something was not told of it means nothing.
     pub in_gap: bool,
+    /// In which network its addresses are meant: see `Connections::network_of`.
+    pub(super) network: Option<u64>,
     pub(super) exchanges: Exchanges,
 }
 
@@ -193,6 +195,7 @@ impl Connection {
             other_end: None,
             vanished: None,
             in_gap: false,
+            network: None,
             exchanges: Exchanges::default(),
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use crate::event::{BootInstant, Opened, SocketId, StackId};
+use crate::event::{BootInstant, Network, Opened, Pid, SocketId, StackId};
 
 use super::{
     connection::Connection,
@@ -32,14 +32,19 @@ const PEERS: usize = 16_384;
 /// How long after one end is gone the other may still be announced: events come almost in order.
 const STRAGGLING: Duration = Duration::from_millis(50);
 
+/// The network, where that matters, our address and the peer's.
+type Ends = (Option<u64>, SocketAddr, SocketAddr);
+
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     /// Boxed, since a table moves its entries about and a connection is large.
     kept: HashMap<SocketId, Box<Connection>, RandomState>,
     /// Those kept, in the order of their first sight.
     order: BTreeSet<SocketId>,
-    /// By (local, remote), the latest socket that had these addresses.
-    by_addresses: HashMap<(SocketAddr, SocketAddr), SocketId, RandomState>,
+    /// By network, local and remote address, the latest socket that had these.
+    by_addresses: HashMap<Ends, SocketId, RandomState>,
+    /// In which network each process is.
+    networks: HashMap<Pid, u64, RandomState>,
     /// Closed, in the order of closing; whether they are remarkable is seen when they come to leave.
     closed: VecDeque<SocketId>,
     remarkable: VecDeque<SocketId>,
@@ -52,20 +57,37 @@ impl Connections {
     /// A socket appears; where a library opened it, at `asked` somebody asked for it.
     pub(super) fn open(&mut self, at: BootInstant, opened: Opened, asked: Option<StackId>) {
         let (socket, local, remote) = (opened.socket, opened.local, opened.remote);
+        let network = self.network_of(&opened);
         let mut connection = Box::new(Connection::opened(at, opened));
         connection.asked_at = asked;
-        if let Some(twin) = self
-            .by_addresses
-            .get(&(remote, local))
+        connection.network = network;
+        // A client that was gone before it could be looked at is in an unknown network.
+        let twin = self.by_addresses.get(&(network, remote, local));
+        if let Some(twin) = twin
+            .or_else(|| self.by_addresses.get(&(None, remote, local)))
             .and_then(|twin| self.kept.get_mut(twin))
             .filter(|twin| twin.role != connection.role && open_around(twin, at))
         {
             twin.other_end = Some(socket);
             connection.other_end = Some(twin.socket);
         }
-        self.by_addresses.insert((local, remote), socket);
+        self.by_addresses.insert((network, local, remote), socket);
         self.kept.insert(socket, connection);
         self.order.insert(socket);
+    }
+
+    /// A process is in this network.
+    pub(super) fn network(&mut self, told: Network) {
+        self.networks.insert(told.pid, told.namespace);
+    }
+
+    /// The network in which a socket's addresses are meant. Each has loopback ones of its own; the others
+    /// mean the same in all networks that can reach each other, where a connection may have its two ends.
+    fn network_of(&self, opened: &Opened) -> Option<u64> {
+        let ends = [opened.local, opened.remote];
+        let own = ends.iter().any(|end| end.ip().is_loopback());
+        own.then(|| self.networks.get(&opened.pid).copied())
+            .flatten()
     }
 
     /// The kernel is done with `socket`.
@@ -143,7 +165,7 @@ impl Connections {
             return;
         };
         self.order.remove(&socket);
-        let addresses = (connection.local, connection.remote);
+        let addresses = (connection.network, connection.local, connection.remote);
         if self.by_addresses.get(&addresses) == Some(&socket) {
             self.by_addresses.remove(&addresses);
         }

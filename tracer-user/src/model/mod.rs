@@ -183,6 +183,7 @@ impl Model {
                 spent,
                 budget,
             } => self.shed(at, *shed, (*spent, *budget)),
+            Fact::Network(told) => self.connections.network(*told),
             Fact::MemoryLimit(limit) => self.surroundings.memory_limit(at, limit),
             // The timeline is for those who draw it: the sums tell the rest. Labels are for those who read the
             // snapshots: no rule judges by them.
@@ -424,6 +425,7 @@ fn socket_of(fact: &Fact) -> Option<SocketId> {
         | Fact::Gap { .. }
         | Fact::Shed { .. }
         | Fact::MemoryLimit(_)
-        | Fact::Labels(_) => None,
+        | Fact::Labels(_)
+        | Fact::Network(_) => None,
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::event::{ConnectFailure, Decider, Fact, SocketId};
+use crate::event::{ConnectFailure, Decider, Fact, Network, SocketId};
 
 use super::{
     End,
@@ -155,6 +155,32 @@ fn what_is_told_of_a_socket_before_its_opening_is_not_lost() {
     assert_eq!(model.strays(), 0);
     let exchanges = model.connection(socket).unwrap().exchanges();
     assert_eq!(exchanges[0].head.as_ref().unwrap().path, "/");
+}
+
+/// Each network has a loopback of its own, so the same addresses may be in use twice.
+#[test]
+fn the_ends_of_a_loopback_connection_are_in_one_network() {
+    let mut story = Story::new();
+    for (pid, namespace) in [(1, 100), (2, 100), (3, 200), (4, 200)] {
+        story.tell(0.0, Fact::Network(Network { pid, namespace }));
+    }
+    let (client, server) = ("127.0.0.1:4000", "127.0.0.1:80");
+    let [one, two] = [1, 3].map(|pid| story.found(pid, client, server));
+    let [first, second] = [2, 4].map(|pid| story.accepted(1.0, pid, client, server));
+    let gone = story.connected(2.0, 9, "127.0.0.1:4001", server);
+    let asked_by_it = story.accepted(2.1, 2, "127.0.0.1:4001", server);
+    let far = story.connected(3.0, 1, "10.0.0.1:4000", "10.0.0.2:80");
+    let near = story.accepted(3.1, 3, "10.0.0.1:4000", "10.0.0.2:80");
+    let model = story.model(10.0);
+    for (one, other) in [
+        (one, first),
+        (two, second),
+        (gone, asked_by_it),
+        (far, near),
+    ] {
+        let ends = [one, other].map(|end| model.connection(end).unwrap().other_end);
+        assert_eq!(ends, [Some(other), Some(one)]);
+    }
 }
 
 #[test]

@@ -352,6 +352,10 @@ pub(super) fn events() -> Vec<Event> {
             used: 90 << 20,
         }),
         labels(),
+        Fact::Network(Network {
+            pid: 2585,
+            namespace: 4_026_531_840,
+        }),
     ];
     let start = source().started.0;
     (1..)

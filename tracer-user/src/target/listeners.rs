@@ -41,7 +41,7 @@ pub fn of_port(port: u16) -> Vec<Pid> {
 pub fn of_address(address: SocketAddr, from: Pid) -> Option<Pid> {
     let pids = every_pid();
     let namespaces = namespaces(&pids);
-    let own = namespace(from)?;
+    let own = network(from)?;
     let inode = namespaces.into_iter().find_map(|(namespace, member)| {
         let here = if address.ip().is_loopback() {
             namespace == own
@@ -81,14 +81,16 @@ fn accepts(listens: SocketAddr, asked: SocketAddr) -> bool {
 fn namespaces(pids: &[Pid]) -> HashMap<u64, Pid> {
     let mut members = HashMap::new();
     for pid in pids {
-        if let Some(namespace) = namespace(*pid) {
+        if let Some(namespace) = network(*pid) {
             members.entry(namespace).or_insert(*pid);
         }
     }
     members
 }
 
-fn namespace(pid: Pid) -> Option<u64> {
+/// The network namespace of a process, by its inode.
+#[must_use]
+pub fn network(pid: Pid) -> Option<u64> {
     bracketed(
         fs::read_link(format!("/proc/{pid}/ns/net"))
             .ok()?

@@ -23,7 +23,7 @@ use zerocopy::{
 };
 
 /// The version of the encoding of events and blocks: 3 adds what the scheduler and the host did, 4 gaps in
-/// what was told, what was shed, memory limits and the labels of goroutines.
+/// what was told, what was shed, memory limits, the labels of goroutines, and in which network processes are.
 const FORMAT: u32 = 4;
 
 /// The oldest version of which every event is still one of today's.
