@@ -195,8 +195,7 @@ fn closed_by_us(ctx: *mut c_void, sock: u64, old: u8) -> Option<()> {
     };
     if socket.is_complete() && !socket.is_unusual() {
         // An ordinary end: nobody will ask which line it was, and a stack is dear.
-        read_owner(target, &mut socket.owner);
-        return tell_of(CHANGE_LOCAL_CLOSED, old, 0, 0, 0, socket);
+        return by_current_owner(CHANGE_LOCAL_CLOSED, old, socket, target);
     }
     with_current_owner(ctx, CHANGE_LOCAL_CLOSED, old, 0, socket, target)
 }
@@ -395,7 +394,19 @@ fn tell_of(what: u16, old: u8, flags: u32, error: i32, number: u32, socket: &Soc
     Some(())
 }
 
-/// Tells a change of the current thread's doing, with its stack; the socket keeps its owner.
+/// Tells a change of the current thread's doing; the socket keeps its owner, whose its last exchange is.
+#[inline(always)]
+fn by_current_owner(what: u16, old: u8, socket: &Socket, target: &Target) -> Option<()> {
+    let mut entry = ring::reserve::<Change>(Loss::of_change(what))?;
+    let change = entry.as_mut_ptr();
+    fill(change, what, old, 0, socket);
+    // SAFETY: `change` points into the reserved record.
+    unsafe { read_owner(target, &mut (*change).owner) };
+    entry.submit(QUIETLY);
+    Some(())
+}
+
+/// The same with its stack.
 #[inline(always)]
 fn with_current_owner(
     ctx: *mut c_void,

@@ -113,9 +113,7 @@ impl Decoder {
             wire::KIND_CHANGE => self.change(bytes).map(Record::Change),
             wire::KIND_EXCHANGE => {
                 let (exchange, _) = wire::Exchange::read_from_prefix(bytes).ok()?;
-                // What is told before the next one begins is told because the socket ended.
-                let closed = header.flags & wire::FLAG_COMPLETE == 0;
-                Some(Record::Event(transfers::exchange(&exchange, closed)))
+                Some(Record::Event(transfers::exchange(&exchange)))
             }
             wire::KIND_STALL => {
                 let (stall, _) = wire::Stall::read_from_prefix(bytes).ok()?;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use tracer_ebpf::{FoundSocket, SOCKET_LOCAL_CLOSED, Socket, Stall};
+use tracer_ebpf::{FoundSocket, Socket, Stall};
 use zerocopy::FromBytes as _;
 
 use super::{Sink, decode::Record, live::Live, looks::now, seed, transfers};
@@ -60,8 +60,7 @@ impl Live {
             if let Some(request) = self.head_of(sock, socket) {
                 sink.event(request);
             }
-            let closed = socket.flags & SOCKET_LOCAL_CLOSED != 0;
-            sink.event(transfers::exchange(&exchange, closed));
+            sink.event(transfers::exchange(&exchange));
         }
     }
 

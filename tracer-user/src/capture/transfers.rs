@@ -22,12 +22,9 @@ fn known(at: u64) -> Option<BootInstant> {
     (at != 0).then_some(BootInstant(at))
 }
 
-/// An exchange is told. `closed` says that its socket was closed before: whoever does that in peace becomes
-/// its owner, and need not be who read, or sent, the request.
-pub(super) fn exchange(from: &wire::Exchange, closed: bool) -> Event {
+/// An exchange is told.
+pub(super) fn exchange(from: &wire::Exchange) -> Event {
     let turn = &from.turn;
-    let in_peace = closed && turn.first_byte != 0;
-    let owner = if in_peace { wire::FLAG_LAST_OWNER } else { 0 };
     let exchange = Exchange {
         socket: SocketId(from.socket),
         number: turn.number,
@@ -38,7 +35,7 @@ pub(super) fn exchange(from: &wire::Exchange, closed: bool) -> Event {
         request_bytes: turn.request_bytes,
         response_bytes: turn.response_bytes,
         status: (from.status != 0).then_some(from.status),
-        actor: actor(&from.owner, owner),
+        actor: actor(&from.owner, 0),
         complete: from.header.flags & wire::FLAG_COMPLETE != 0,
         arrived: known(turn.arrived),
         round_trip: (from.srtt_us != 0).then(|| Duration::from_micros(from.srtt_us.into())),
@@ -94,7 +91,6 @@ mod tests {
     use zerocopy::FromZeros as _;
 
     use super::*;
-    use crate::event::Attribution;
 
     #[test]
     fn a_gap_is_told_in_times_and_not_limited_for_longer_than_it_lasted() {
@@ -115,28 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_closed_the_socket_need_not_be_who_read_its_last_request() {
-        let mut from = wire::Exchange::new_zeroed();
-        (from.owner.tgid, from.owner.goid) = (40, 7);
-        let how = |from: &wire::Exchange, closed| match exchange(from, closed).fact {
-            Fact::Exchange(told) => told.actor.map(|actor| actor.attribution),
-            _ => None,
-        };
-        assert_eq!(how(&from, true), Some(Attribution::Direct), "no answer");
-        from.turn.first_byte = 9;
-        assert_eq!(how(&from, true), Some(Attribution::LastOwner));
-        assert_eq!(how(&from, false), Some(Attribution::Direct));
-    }
-
-    #[test]
     fn an_arrival_that_is_not_known_is_none() {
         let mut from = wire::Exchange::new_zeroed();
-        let Fact::Exchange(unknown) = exchange(&from, false).fact else {
+        let Fact::Exchange(unknown) = exchange(&from).fact else {
             panic!("no exchange");
         };
         assert_eq!((unknown.arrived, unknown.round_trip), (None, None));
         (from.turn.arrived, from.srtt_us) = (7, 1500);
-        let Fact::Exchange(told) = exchange(&from, false).fact else {
+        let Fact::Exchange(told) = exchange(&from).fact else {
             panic!("no exchange");
         };
         assert_eq!(told.arrived, Some(BootInstant(7)));
