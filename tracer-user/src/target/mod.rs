@@ -320,7 +320,13 @@ mod tests {
             .expect("a process");
         let pid = child.id();
         let found = resolve(&[Selector::Pid(pid)]);
-        let name = comm(pid);
+        // The kernel gives the name a moment after it lets us go on.
+        let ours = comm(std::process::id());
+        let named = || comm(pid).filter(|name| Some(name) != ours.as_ref());
+        let name = (0..500).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            named()
+        });
         child.kill().expect("a kill");
         child.wait().expect("an end");
         assert_eq!(found.map(|named| named.pids), Ok(BTreeSet::from([pid])));
