@@ -77,6 +77,16 @@ impl Reader<'_> {
                 )));
             }
         }
+        let mut ids: Vec<u64> = alive.iter().map(|key| key.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let twice = alive.len() - ids.len();
+        if twice > alive.len() / 8 {
+            return Err(self.program().unknown_layout(format!(
+                "{twice} of {} goroutines have the id of another",
+                alive.len()
+            )));
+        }
         self.check_threads(&with_thread)?;
         Ok(alive)
     }

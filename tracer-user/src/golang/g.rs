@@ -109,7 +109,8 @@ impl G {
     pub(super) fn is_plausible(&self) -> bool {
         self.status.is_known()
             && (self.status.is_dead()
-                || (self.key.id < 1 << 48
+                || (self.key.id > 0
+                    && self.key.id < 1 << 48
                     && self.stack_low < self.stack_high
                     && self.start_pc != 0))
     }

@@ -487,10 +487,10 @@ fn a_program_that_lies_about_its_version_is_told_by_pprof() {
         let waiters = Waiters::start(binary);
         let program = waiters.program();
         assert_eq!(program.version(), lie);
-        let error = memory::read(&program, 10).unwrap_err();
+        let read = memory::read(&program, 10);
         assert!(
-            matches!(error, GoError::Layout { .. }),
-            "{version}: {error}"
+            matches!(read, Err(GoError::Layout { .. })),
+            "{version}: {read:?}"
         );
         let endpoint = pprof::discover(program.pid()).unwrap();
         let (saved, _) = pprof::census(&endpoint).unwrap();

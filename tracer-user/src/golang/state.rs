@@ -30,9 +30,10 @@ impl Status {
         self.0 & !SCAN
     }
 
-    /// It is one of those the runtime has; anything else was not read from a `g`.
+    /// It is one of those the runtime has, but for idle (0), which no `g` is any more when it comes into
+    /// `allgs` (`runtime.newproc1`); anything else was not read from a `g`.
     pub(super) fn is_known(self) -> bool {
-        matches!(self.plain(), 0..=4 | DEAD | COPYSTACK..=DEAD_EXTRA)
+        matches!(self.plain(), RUNNABLE..=WAITING | DEAD | COPYSTACK..=DEAD_EXTRA)
     }
 
     /// It is free for reuse, so there is no goroutine.

@@ -132,20 +132,18 @@ impl Judge {
         let innermost = frames.first()?;
         let last = frames.last()?;
         *self.whole.entry(last.function.clone()).or_default() += 1;
-        let state = goroutine.state.as_str();
-        let waits = innermost.function.rsplit_once('_').map(|(_, waits)| waits);
-        let possible: &[&str] = match waits {
-            Some("receive") => &["chan receive", "runnable", "preempted"],
-            Some("syscall") => &["syscall", "runnable", "preempted"],
-            // Its timer is made anew.
-            Some("sleep") => &["sleep", "runnable", "preempted", "semacquire"],
-            Some("runnable") => &["runnable", "preempted"],
-            // Whoever allocates may have to start a collection.
-            _ if class(&innermost.function).is_some() => &["runnable", "preempted", "semacquire"],
-            _ => &[state],
-        };
-        // Or to help with one.
-        if !possible.contains(&state) && !state.starts_with("GC ") {
+        // Whoever allocates may help to collect garbage, and wait there in many ways; but not in another's.
+        let waits = [
+            ("chan receive", "receive"),
+            ("syscall", "syscall"),
+            ("sleep", "sleep"),
+        ];
+        let wait = waits.iter().find(|(state, _)| goroutine.state == *state);
+        let there = innermost.function.rsplit_once('_').map(|(_, there)| there);
+        if let Some((_, waits)) = wait
+            && class(&innermost.function).is_some()
+            && there != Some(*waits)
+        {
             return Some("it does not wait so there".to_owned());
         }
         for (callee, caller) in frames.iter().zip(frames.iter().skip(1)) {
