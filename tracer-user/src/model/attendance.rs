@@ -38,6 +38,14 @@ pub struct Attendance<'m> {
     pub present: Vec<u64>,
 }
 
+impl Attendance<'_> {
+    /// Somebody was here in the last snapshot.
+    #[must_use]
+    pub fn is_there_still(&self) -> bool {
+        self.course.last().is_some_and(|muster| muster.count > 0)
+    }
+}
+
 /// One snapshot, as one place saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Muster {

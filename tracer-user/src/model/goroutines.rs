@@ -152,7 +152,7 @@ impl Goroutines {
         })
     }
 
-    /// Who came and left at each place where somebody is in the last snapshot; in no order.
+    /// Who came and left at each place where somebody was; in no order.
     pub(super) fn attendances(&self, pid: Pid) -> Vec<Attendance<'_>> {
         let known = self.processes.get(&pid);
         known.map_or_else(Vec::new, |known| known.attendances(pid))
@@ -313,7 +313,8 @@ impl Snapshots {
             let of_place = present.entry(Arc::as_ptr(&here.place)).or_default();
             of_place.push((*id, here.since));
         }
-        self.present()
+        self.places
+            .iter()
             .map(|(place, kept)| {
                 let mut present = present.remove(&Arc::as_ptr(place)).unwrap_or_default();
                 present.sort_unstable();

@@ -167,7 +167,7 @@ impl Model {
         self.goroutines.seen(pid)
     }
 
-    /// Who came and left at each place where goroutines of `pid` are in its last snapshot; in no order.
+    /// Who came and left at each place where goroutines of `pid` were; in no order.
     #[must_use]
     pub fn attendances(&self, pid: Pid) -> Vec<Attendance<'_>> {
         self.goroutines.attendances(pid)

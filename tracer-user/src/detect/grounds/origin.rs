@@ -69,10 +69,11 @@ impl Growth {
 }
 
 impl<'m> Origin<'m> {
-    /// All of `pid`'s, the largest first.
+    /// All of `pid`'s that are there at last, the largest first.
     pub(crate) fn all(model: &'m Model, pid: Pid) -> Vec<Self> {
         let mut origins: BTreeMap<_, Self> = BTreeMap::new();
-        for attendance in model.attendances(pid) {
+        let all = model.attendances(pid).into_iter();
+        for attendance in all.filter(Attendance::is_there_still) {
             let Some(at) = own_frame(attendance.frames).or(attendance.frames.first()) else {
                 continue;
             };

@@ -73,6 +73,13 @@ fn a_proxy_without_a_line_of_its_own_is_told_as_well() {
 }
 
 #[test]
+fn a_queue_that_is_over_when_the_window_ends_was_there_all_the_same() {
+    let mut story = shop(1_500.0, 6, &TRANSPORT);
+    story.goroutines(9_000.0, SHOP, vec![goroutine(1, "IO wait", &["main.main"])]);
+    assert_eq!(rules(&found(&mut story)), [Rule::SlowResponse]);
+}
+
+#[test]
 fn a_queue_whose_requests_are_answered_in_time_is_healthy() {
     assert_eq!(rules(&found(&mut shop(400.0, 6, &SQL))), []);
 }
