@@ -4,9 +4,7 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::Write as _,
-    path::Path,
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -57,8 +55,8 @@ pub fn diagnose(source: &[&str]) -> anyhow::Result<Verdict> {
     Verdict::of(ended(&arguments)?, began)
 }
 
-/// Names a file that is to have every verdict, a [`Told`] a line: how `cargo xtask scenarios` learns what
-/// the tests that it runs were told.
+/// Names a file that is to have every verdict, a [`Told`] a line: how `cargo xtask scenarios` and
+/// `cargo xtask vm` learn what the tests that they run were told.
 pub const VERDICTS: &str = "GOPULSE_VERDICTS";
 
 /// A verdict, as a line of that file.
@@ -95,7 +93,6 @@ impl Verdict {
 
     fn of(ended: Ended, began: Instant) -> anyhow::Result<Self> {
         let took_s = began.elapsed().as_secs_f64();
-        keep(&ended.stdout)?;
         let report = Report::parse(&ended.stdout).with_context(|| {
             format!(
                 "gopulse exited with {} and said: {}",
@@ -114,16 +111,6 @@ impl Verdict {
             stderr: ended.stderr,
         })
     }
-}
-
-/// Keeps a report in the directory that `GOPULSE_REPORTS` names, for who looks at it after the scenario.
-fn keep(report: &str) -> anyhow::Result<()> {
-    static KEPT: AtomicU32 = AtomicU32::new(0);
-    if let Some(directory) = env::var_os("GOPULSE_REPORTS") {
-        let nth = KEPT.fetch_add(1, Ordering::Relaxed);
-        fs::write(Path::new(&directory).join(format!("{nth}.json")), report)?;
-    }
-    Ok(())
 }
 
 /// A run that watches.

@@ -6,7 +6,7 @@ use std::{
     io::Read as _,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
-    process::Command,
+    process::{self, Command},
     thread,
     time::Duration,
 };
@@ -33,7 +33,7 @@ impl Place {
 
     /// Exports the recording into a file of this name.
     fn export(&self, name: &str) -> anyhow::Result<Ended> {
-        export(&self.path(name))
+        export(self.path(name))
     }
 }
 
@@ -216,7 +216,8 @@ fn a_recording_goes_into_a_directory_that_nobody_else_can_open() -> anyhow::Resu
         ("theirs", "belongs to the user 65534"),
         ("link", "not a directory"),
     ] {
-        let mut command = gopulse(&["record", "--all", "-d", "100ms", "-o"])?;
+        let us = process::id().to_string();
+        let mut command = gopulse(&["record", "--pid", &us, "-d", "100ms", "-o"])?;
         let ended = run(command.arg(place.path(name)), PATIENCE)?;
         if ended.status == 3 {
             turn::skip("somebody else's directory", "this host cannot trace");

@@ -130,7 +130,9 @@ fn whatever_is_told_to_end_finishes_its_recording_and_leaves_nothing() -> anyhow
     ] {
         let scene = Scene::new()?;
         let time = if signal.is_some() { "60s" } else { "3s" };
-        let watch = Watch::run(&mut scene.record(&[], time)?)?;
+        // Whoever runs us may do so under nohup.
+        let listening = ["env", "--default-signal=HUP"];
+        let watch = Watch::run(&mut scene.record(&listening, time)?)?;
         let held = held(&watch);
         scene.serve("20")?;
         let ended = match signal {

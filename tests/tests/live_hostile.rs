@@ -41,8 +41,7 @@ fn ask(server: SocketAddr, body: usize) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(
         stream,
-        "POST /upload/{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {body}\r\n\r\n{}",
-        "\u{9b}1m\u{202e}",
+        "POST /upload/\u{9b}1m\u{202e} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {body}\r\n\r\n{}",
         "x".repeat(body)
     )?;
     let _ = stream.read_to_end(&mut Vec::new());

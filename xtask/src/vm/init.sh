@@ -27,18 +27,13 @@ echo "@doctor $?"
 
 while read -r case program test; do
     echo "@case $case"
-    export GOPULSE_REPORTS="/tmp/$case"
-    mkdir "$GOPULSE_REPORTS"
+    export GOPULSE_VERDICTS="/tmp/$case"
+    : > "$GOPULSE_VERDICTS"
     # In CI a scenario that cannot run fails.
     CI=1 timeout -s KILL 180 "/scenarios/$program" \
         --exact "$test" --include-ignored --nocapture --test-threads 1
     status=$?
-    for report in "$GOPULSE_REPORTS"/*; do
-        echo "@report"
-        cat "$report"
-        echo
-        echo "@end"
-    done
+    sed 's/^/@verdict /' "$GOPULSE_VERDICTS"
     echo "@ended $status"
 done < /cases
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use gopulse_tests::report::Report;
+use gopulse_tests::{gopulse::Told as Verdict, report::Report};
 
 use super::cases::Case;
 
@@ -17,8 +17,6 @@ pub(super) struct Told {
     /// Of the cases that ended.
     pub(super) outcomes: Vec<Outcome>,
     running: Option<Running>,
-    /// A report of which not all lines have come.
-    report: Option<String>,
 }
 
 /// A case that is not over.
@@ -48,13 +46,11 @@ impl Told {
             "@kernel" => rest.clone_into(&mut self.release),
             "@doctor" => return Ok(Some(format!("{}: doctor says {rest}", self.release))),
             "@case" => self.running = Some(Running::new(rest)),
-            "@report" => self.report = Some(String::new()),
-            "@end" => {
-                let report = self.report.take().context("an end without a report")?;
-                // A scenario may watch with a form that is no report.
-                if let (Some(running), Ok(report)) = (&mut self.running, Report::parse(&report)) {
-                    running.outcome.reports.push(report);
-                }
+            "@verdict" => {
+                let verdict: Verdict =
+                    serde_json::from_str(rest).context("a verdict is cut off")?;
+                let running = self.running.as_mut().context("a verdict without a case")?;
+                running.outcome.reports.push(verdict.report);
             }
             "@ended" => {
                 let mut ended = self.running.take().context("an end without a case")?;
@@ -70,10 +66,9 @@ impl Told {
     }
 
     fn keep(&mut self, line: &str) {
-        match (&mut self.report, &mut self.running) {
-            (Some(report), _) => report.push_str(line),
-            (None, Some(running)) => running.outcome.said.push(line.to_owned()),
-            (None, None) => {
+        match &mut self.running {
+            Some(running) => running.outcome.said.push(line.to_owned()),
+            None => {
                 self.doctor.push_str(line);
                 self.doctor.push('\n');
             }
@@ -149,9 +144,9 @@ mod tests {
     #[test]
     fn a_case_is_fine_if_its_test_passed_and_its_report_came_with_the_finding() {
         let told = hear(
-            "@kernel 6.1.0\n  yes  connections\n@doctor 0\n@case N1\ntest a ... ok\n@report\n\
-             {\"schema\": \"gopulse.report/1\",\n\"findings\": [{\"rule\": \"proxy-timeout\", \"title\": \"gave up\"}]}\n\
-             @end\n@ended 0\n@case N5\ntest b ... ok\n@ended 0\n@case N4\n",
+            "@kernel 6.1.0\n  yes  connections\n@doctor 0\n@case N1\ntest a ... ok\n@verdict {\"took_s\": 3.5, \"report\": \
+             {\"schema\": \"gopulse.report/1\", \"findings\": [{\"rule\": \"proxy-timeout\", \"title\": \"gave up\"}]}}\n\
+             @ended 0\n@case N5\ntest b ... ok\n@ended 0\n@case N4\n",
         );
         assert_eq!(
             (told.release.as_str(), told.doctor.as_str()),
