@@ -352,6 +352,14 @@ impl Connection {
         }
     }
 
+    /// Somebody took a request. Processes may share a listener, and which of them accepts is not seen.
+    pub(super) fn served_by(&mut self, actor: Option<Actor>) {
+        let seen = actor.filter(|actor| actor.attribution == Attribution::Direct);
+        if let (Role::Server, Some(actor)) = (self.role, seen) {
+            self.pid = actor.pid;
+        }
+    }
+
     pub(super) fn look(&mut self, at: BootInstant, goroutine: Goroutine) {
         if self.looks.len() < LOOKS {
             self.looks.push((at, goroutine));

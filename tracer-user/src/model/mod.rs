@@ -372,7 +372,10 @@ impl Model {
             Fact::Request { number, head, .. } => {
                 connection.exchanges.head(at, *number, head.clone());
             }
-            Fact::Exchange(exchange) => connection.exchanges.tell(exchange),
+            Fact::Exchange(exchange) => {
+                connection.served_by(exchange.actor);
+                connection.exchanges.tell(exchange);
+            }
             Fact::Goroutine { goroutine, .. } => connection.look(at, goroutine.clone()),
             _ => {}
         }

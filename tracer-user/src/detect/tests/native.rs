@@ -42,6 +42,28 @@ fn equal_waits_of_a_program_that_is_not_go_are_a_time_limit_without_a_setting() 
 }
 
 #[test]
+fn a_listener_that_workers_share_gives_a_connection_to_the_worker_that_reads_it() {
+    const OTHER: Pid = GATEWAY + 1;
+    let mut story = Story::new();
+    story.native(OTHER, "nginx").native(GATEWAY, "nginx");
+    for nth in 0..4_u16 {
+        let at = 4000.0 * f64::from(nth);
+        let client = format!("127.0.0.1:{}", 36000 + nth);
+        let front = story.accepted(at, OTHER, &client, GATEWAY_ADDRESS);
+        let back = format!("127.0.0.1:{}", 53000 + nth);
+        let back = story.connected(at + 0.5, GATEWAY, &back, UPSTREAM_ADDRESS);
+        let asked = Asked::at(at + 1.0, 90).by(GATEWAY, 0);
+        story
+            .http(front, 0, "GET /slow", asked.answered(at + 1003.0, 504))
+            .http(back, 0, "GET /slow", Asked::at(at + 2.0, 90))
+            .local_closed(at + 1002.0, back);
+    }
+    let found = found(&mut story);
+    let proxy = only(&found, Rule::ProxyTimeout);
+    assert_eq!((proxy.process.pid, proxy.count), (GATEWAY, 4));
+}
+
+#[test]
 fn one_give_up_without_a_decision_is_told_only_where_it_harmed_and_with_low_confidence() {
     let harmed = found(&mut native_proxy(&[1000.3], Some(504)));
     let proxy = only(&harmed, Rule::ProxyTimeout);
