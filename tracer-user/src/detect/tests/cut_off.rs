@@ -160,24 +160,29 @@ fn an_answer_after_write_timeout_is_thrown_away_and_the_handler_is_named() {
 }
 
 #[test]
-fn a_download_cut_by_write_timeout_is_told() {
-    let mut story = shop();
-    let socket = accepted(&mut story, 0.0, 1);
-    let stack = story.stack(&SERVE_CLOSES);
-    story
-        .http(
-            socket,
-            0,
-            "GET /file",
-            Asked::at(1.0, 90).by(UPSTREAM, 5).answering(3.0, 200),
-        )
-        .deadline(1001.3, UPSTREAM, socket, Decider::WriteDeadline)
-        .closed_at(1001.6, socket, stack);
-    let found = found(&mut story);
-    let cut = only(&found, Rule::ServerTimeout);
-    assert_eq!(cut.measured.harmed_by_status["200"], 1);
-    assert!(cut.explanation.contains("got a part of the response"));
-    assert!(cut.confidence < 0.9, "the response may have been whole");
+fn a_download_cut_by_write_timeout_is_told_whoever_is_the_last_to_leave() {
+    let reader = ["net/http.(*connReader).backgroundRead /go/src/net/http/server.go:746"];
+    for closer in [&SERVE_CLOSES[..], &reader] {
+        let mut story = shop();
+        let socket = accepted(&mut story, 0.0, 1);
+        let stack = story.stack(closer);
+        story
+            .http(
+                socket,
+                0,
+                "GET /file",
+                Asked::at(1.0, 90).by(UPSTREAM, 5).answering(3.0, 200),
+            )
+            .deadline(1001.3, UPSTREAM, socket, Decider::WriteDeadline)
+            .closed_at(1001.6, socket, stack);
+        let found = found(&mut story);
+        let cut = only(&found, Rule::ServerTimeout);
+        let setting = cut.setting.as_ref().unwrap();
+        assert_eq!(setting.name, "net/http.Server.WriteTimeout");
+        assert_eq!(cut.measured.harmed_by_status["200"], 1);
+        assert!(cut.explanation.contains("got a part of the response"));
+        assert!(cut.confidence < 0.9, "the response may have been whole");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     detect::confidence::{Confidence, Doubt},
-    event::{BootInstant, Decider},
+    event::{BootInstant, Decider, Frame},
     model::{Connection, Exchange},
 };
 
@@ -72,7 +72,7 @@ fn reading<'m>(
         return None;
     }
     let frames = closing_frames(scene.model, connection);
-    let http = by_http_server(frames);
+    let http = is_http_servers(frames);
     let sending = was_sending(&exchange, at);
     let mut doubts = Vec::new();
     let limit = if !http && (!frames.is_empty() || exchange.head.is_none()) {
@@ -110,6 +110,13 @@ fn reading<'m>(
     })
 }
 
+/// The connection was `net/http`'s server's to close. The last goroutine to leave a connection closes it, and
+/// that may be the one that reads ahead while the handler works; who takes a connection over ends it first.
+fn is_http_servers(frames: &[Frame]) -> bool {
+    let reads_ahead = "net/http.(*connReader).backgroundRead";
+    by_http_server(frames) || frames.iter().any(|frame| frame.function == reads_ahead)
+}
+
 /// The deadline for writing is only set once the head has been read.
 fn write_deadline(connection: &Connection, until: BootInstant) -> bool {
     connection
@@ -126,7 +133,7 @@ fn writing<'m>(
     let exchange = in_flight(scene, connection, at)?;
     let left = connection.left().filter(|left| *left >= at)?;
     let frames = closing_frames(scene.model, connection);
-    let http = by_http_server(frames);
+    let http = is_http_servers(frames);
     let answered = exchange.first_byte.filter(|_| exchange.answered());
     let mut doubts = Vec::new();
     match answered {
