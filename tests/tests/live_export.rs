@@ -229,7 +229,13 @@ fn perfetto_reads_every_switch_sample_and_exchange() -> anyhow::Result<()> {
         matches!(&event.fact, Fact::Switched(switch) if switch.to.is_some_and(|(of, _)| of.to_string() == pid))
     });
     let to = to.count();
-    assert!(slices.abs_diff(to) <= 4, "{slices} slices, {to} switches");
+    // Threads run at both ends of the window, and some one arrival in a thousand comes without our program
+    // being called (docs/limitations.md): its slice is known by its end.
+    let missed = 4 + to / 500;
+    assert!(
+        slices.abs_diff(to) <= missed,
+        "{slices} slices, {to} switches"
+    );
     assert!(running[0][1].number() > 0);
     assert_eq!(usize::try_from(sampled[0][0].number())?, samples);
     assert!(served[0][0].number() > 0);
