@@ -167,7 +167,12 @@ fn whatever_is_killed_leaves_what_it_recorded_and_nothing_else() -> anyhow::Resu
         return Ok(());
     };
     // A panic aborts; a core file would hold what the service's memory held.
-    let core = ["sh", "-c", "ulimit -c unlimited; exec \"$@\"", "sh"];
+    let core = [
+        "sh",
+        "-c",
+        "ulimit -c unlimited; exec env --default-signal=QUIT \"$@\"",
+        "sh",
+    ];
     for signal in [Signal::SIGKILL, Signal::SIGABRT, Signal::SIGQUIT] {
         let scene = Scene::new()?;
         let watch = Watch::run(&mut scene.record(&core, "60s")?)?;
