@@ -89,6 +89,11 @@ impl Processes {
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
         }
+        // Uprobes take some ten milliseconds. Whoever were traced meanwhile would be seen to use connections before
+        // it is known where they listen, and so to ask on those that they serve.
+        if let Some(program) = decides {
+            unseen.extend(deciders.probe(pid, program, &comm, ebpf));
+        }
         let marked = self.marks.set(pid & 0xffff, 1, 0);
         if let Err(error) = marked.and_then(|()| self.targets.insert(pid, bytes(&target), 0)) {
             unseen.push(Unseen {
@@ -96,10 +101,6 @@ impl Processes {
                 why: chain(&error),
                 remedy: "trace fewer processes".to_owned(),
             });
-        }
-        // Uprobes take some ten milliseconds, in which connections are seen already.
-        if let Some(program) = decides {
-            unseen.extend(deciders.probe(pid, program, &comm, ebpf));
         }
         let process = Process {
             pid,
