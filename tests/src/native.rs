@@ -57,14 +57,33 @@ impl Native {
         let mut words = command.iter().map(|word| fill(word));
         let mut command = Command::new(words.next().context("no program")?);
         let process = Process::start(command.args(words).env("HOME", name))?;
-        let answers = || Ok(TcpStream::connect(address).ok());
-        wait::until("the server", Duration::from_secs(20), answers)
-            .with_context(|| process.stderr())?;
-        Ok(Self {
+        let server = Self {
             process,
             address,
             directory,
-        })
+        };
+        server.wait("the server to listen", || {
+            Ok(TcpStream::connect(address).is_ok())
+        })?;
+        Ok(server)
+    }
+
+    /// Waits until it is so far; an error has what the server said.
+    ///
+    /// # Errors
+    ///
+    /// It does not come to that.
+    pub fn wait(
+        &self,
+        what: &str,
+        mut so_far: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        wait::until(
+            what,
+            Duration::from_secs(30),
+            || Ok(so_far()?.then_some(())),
+        )
+        .with_context(|| self.process.stderr())
     }
 
     /// A path in its directory.

@@ -11,11 +11,11 @@ use std::{
 use gopulse_tests::{
     draw::Draw,
     gopulse::Watch,
+    http::Asked,
     native::{self, Native, free_port},
     process::{Process, succeed},
     services::{self, Service},
     turn::Turn,
-    wait,
 };
 
 /// Asks at a fixed rate, beside whatever else happens.
@@ -63,14 +63,9 @@ rule_files: [ '{directory}/rules.yml' ]
         ("prometheus.yml", configuration),
         &[("{every}", &every), ("{directory}/rules.yml", &rules)],
     )?;
-    let ready = format!("http://{}/-/ready", prometheus.address);
-    wait::until("prometheus", Duration::from_secs(30), || {
-        let asked = Command::new(services::program("pace")?)
-            .args(["-url", &ready, "-rate", "1", "-duration", "1ms"])
-            .output()?;
-        Ok(String::from_utf8_lossy(&asked.stdout)
-            .contains("\"failed\":0,")
-            .then_some(()))
+    prometheus.wait("prometheus to be ready", || {
+        let answer = Asked::get(prometheus.address, "/-/ready")?.answer()?;
+        Ok(answer.starts_with("HTTP/1.1 200"))
     })?;
     let watch = Watch::diagnose(&["--pid", &prometheus.pid()])?;
     let query = format!("http://{}/api/v1/query?query=", prometheus.address);

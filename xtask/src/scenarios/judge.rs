@@ -13,8 +13,8 @@ pub(super) struct Tally {
     pub(super) verdicts: Vec<Judged>,
     /// Why it never ran.
     pub(super) skipped: Option<String>,
-    /// Runs in which the scene itself failed before gopulse had said a word.
-    pub(super) spoiled: u32,
+    /// Why the scene itself failed before gopulse had said a word, for each such run.
+    pub(super) spoiled: Vec<String>,
 }
 
 /// One run, judged.
@@ -41,32 +41,40 @@ impl Tally {
             case,
             verdicts: Vec::new(),
             skipped: None,
-            spoiled: 0,
+            spoiled: Vec::new(),
         }
     }
 
-    /// Judges a run, and keeps what was told if it was wrong.
-    pub(super) fn add(&mut self, run: Run, pass: u32) -> anyhow::Result<()> {
-        if run.skipped.is_some() {
-            self.skipped = run.skipped;
-            return Ok(());
-        }
-        if run.told.is_empty() {
-            self.spoiled += 1;
-            return self.keep(&run, pass);
-        }
-        let judged = judge(self.case, &run);
-        let wrong = !judged.right;
-        self.verdicts.push(judged);
-        if wrong {
+    /// Judges a run, keeps what was told if it was wrong, and says in a line what became of it.
+    pub(super) fn add(&mut self, run: Run, pass: u32) -> anyhow::Result<String> {
+        let Case { id, what, .. } = self.case;
+        let became = if let Some(why) = run.skipped {
+            let line = format!("skipped: {why}");
+            self.skipped = Some(why);
+            line
+        } else if run.told.is_empty() {
             self.keep(&run, pass)?;
-        }
-        Ok(())
+            let why = complaint(&run.said).unwrap_or_else(|| "it does not say why".to_owned());
+            let line = format!("no verdict: {why}");
+            self.spoiled.push(why);
+            line
+        } else {
+            let judged = judge(self.case, &run);
+            let line = if judged.right {
+                format!("right after {:.1} s", judged.took_s)
+            } else {
+                self.keep(&run, pass)?;
+                format!("WRONG: {:?} {:?}", judged.found, judged.surplus)
+            };
+            self.verdicts.push(judged);
+            line
+        };
+        Ok(format!("{id} {what}: {became}"))
     }
 
     /// It was tried.
     pub(super) fn ran(&self) -> bool {
-        self.judged() > 0 || self.spoiled > 0 || self.skipped.is_some()
+        self.judged() > 0 || !self.spoiled.is_empty() || self.skipped.is_some()
     }
 
     /// Runs that came to a verdict.
@@ -98,18 +106,6 @@ impl Tally {
             *found.entry(told).or_default() += 1;
         }
         found
-    }
-
-    /// The last run in a line.
-    pub(super) fn last_line(&self) -> String {
-        let Case { id, what, .. } = self.case;
-        let became = match (self.verdicts.last(), &self.skipped) {
-            (_, Some(why)) => format!("skipped: {why}"),
-            (Some(judged), _) if judged.right => format!("right after {:.1} s", judged.took_s),
-            (Some(judged), _) => format!("WRONG: {:?} {:?}", judged.found, judged.surplus),
-            (None, _) => "no verdict".to_owned(),
-        };
-        format!("{id} {what}: {became}")
     }
 
     fn keep(&self, run: &Run, pass: u32) -> anyhow::Result<()> {

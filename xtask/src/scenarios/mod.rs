@@ -54,8 +54,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let tally = &mut tallies[place];
             let run = stage.run(tally.case)?;
             machine.note_load()?;
-            tally.add(run, pass)?;
-            eprintln!("{pass}/{} {}", arguments.repeat, tally.last_line());
+            eprintln!("{pass}/{} {}", arguments.repeat, tally.add(run, pass)?);
             // Who ends a long run early keeps what was measured.
             if let Some(path) = &arguments.output {
                 let page = page::write(&tallies, &machine, arguments);

@@ -163,11 +163,11 @@ fn wrong(tallies: &[&Tally]) -> String {
             };
             let _ = writeln!(wrong, "- {} {}: {why}", case.id, case.what);
         }
-        if tally.spoiled > 0 {
-            let (id, what, times) = (case.id, case.what, tally.spoiled);
+        for why in &tally.spoiled {
+            let (id, what) = (case.id, case.what);
             let _ = writeln!(
                 wrong,
-                "- {id} {what}: the scene failed {times} times before a verdict, not counted"
+                "- {id} {what}: the scene failed before a verdict, not counted: {why}"
             );
         }
     }
