@@ -79,20 +79,17 @@ impl Processes {
             }
         };
         let mut target = Target::new_zeroed();
-        let mut decides = None;
         if let Some(program) = &program {
             match runtime(program) {
                 Ok(known) => {
                     target = known;
-                    decides = Some(program);
+                    // Before the process is a target: uprobes take some ten milliseconds. Whoever were traced
+                    // meanwhile would be seen to use connections before it is known where they listen, and so
+                    // to ask on those that they serve.
+                    unseen.extend(deciders.probe(pid, program, &comm, ebpf));
                 }
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
-        }
-        // Uprobes take some ten milliseconds. Whoever were traced meanwhile would be seen to use connections before
-        // it is known where they listen, and so to ask on those that they serve.
-        if let Some(program) = decides {
-            unseen.extend(deciders.probe(pid, program, &comm, ebpf));
         }
         let marked = self.marks.set(pid & 0xffff, 1, 0);
         if let Err(error) = marked.and_then(|()| self.targets.insert(pid, bytes(&target), 0)) {
