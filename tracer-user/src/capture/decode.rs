@@ -285,6 +285,24 @@ fn opened(change: &wire::Change, origin: Origin, actor: Option<Actor>) -> Fact {
     })
 }
 
+/// A socket that is in the kernel's map and whose opening was not told, as it is found there.
+pub(super) fn found(socket: &wire::Socket, at: BootInstant) -> Event {
+    let (local, remote) = ends(&socket.address);
+    Event {
+        at,
+        fact: Fact::Opened(Opened {
+            socket: SocketId(socket.id),
+            pid: socket.owner.tgid,
+            role: role(socket.role),
+            origin: Origin::Found,
+            local,
+            remote,
+            actor: None,
+            stack: None,
+        }),
+    }
+}
+
 /// Closing a socket that was still connecting is giving the connect up.
 fn locally_closed(change: &wire::Change, actor: Option<Actor>) -> Fact {
     let socket = SocketId(change.socket);

@@ -22,7 +22,7 @@ use super::{
     live::{Live, tell},
     looks::now,
 };
-use crate::event::{BootInstant, Event, Fact, Opened, Origin, Pid, SocketId};
+use crate::event::{BootInstant, Fact, Pid, SocketId};
 
 /// While records are lost all the time the map is looked through so often, at most.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -155,7 +155,7 @@ impl Live {
                     event
                 }
                 None if self.gaps.told.contains_key(&id) => continue,
-                None => found(socket, at),
+                None => decode::found(socket, at),
             };
             self.opened(&event);
             sink.event(event);
@@ -197,23 +197,5 @@ impl Live {
         for pid in self.processes.unknown_targets() {
             self.process_changed(PROCESS_FORKED, pid, 0, sink);
         }
-    }
-}
-
-/// A socket whose opening was lost, as it is found.
-fn found(socket: &Socket, at: BootInstant) -> Event {
-    let (local, remote) = decode::ends(&socket.address);
-    Event {
-        at,
-        fact: Fact::Opened(Opened {
-            socket: SocketId(socket.id),
-            pid: socket.owner.tgid,
-            role: decode::role(socket.role),
-            origin: Origin::Found,
-            local,
-            remote,
-            actor: None,
-            stack: None,
-        }),
     }
 }

@@ -10,7 +10,7 @@ use tracer_ebpf::{
 use zerocopy::{FromBytes as _, FromZeros as _};
 
 use super::{attach::chain, decode, live::Maps, looks::now};
-use crate::event::{BootInstant, Event, Fact, Opened, Origin, SocketId};
+use crate::event::{BootInstant, Event, Fact, SocketId};
 
 /// Enters what the targets have open. The events of the connections among it.
 ///
@@ -44,21 +44,8 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
         // Within the same nanosecond as no other: the kernel half ends its names in the CPU.
         let id = (at.0 & !0xff).wrapping_sub((index as u64 + 1) << 8);
         let role = if served { ROLE_SERVER } else { ROLE_CLIENT };
-        if enter(maps, socket, id, role, at) {
-            let (local, remote) = decode::ends(&socket.address);
-            events.push(Event {
-                at,
-                fact: Fact::Opened(Opened {
-                    socket: SocketId(id),
-                    pid: socket.tgid,
-                    role: decode::role(role),
-                    origin: Origin::Found,
-                    local,
-                    remote,
-                    actor: None,
-                    stack: None,
-                }),
-            });
+        if let Some(entered) = enter(maps, socket, id, role, at) {
+            events.push(decode::found(&entered, at));
             if socket.state == tcp_state::CLOSE_WAIT {
                 let socket = SocketId(id);
                 events.push(Event {
@@ -87,7 +74,14 @@ pub(super) fn read(ebpf: &mut Ebpf) -> Result<Vec<FoundSocket>, String> {
         .collect())
 }
 
-fn enter(maps: &mut Maps, found: &FoundSocket, id: u64, role: u8, at: BootInstant) -> bool {
+/// Enters a connection; `None` where it is known already.
+fn enter(
+    maps: &mut Maps,
+    found: &FoundSocket,
+    id: u64,
+    role: u8,
+    at: BootInstant,
+) -> Option<Socket> {
     const NOEXIST: u64 = 1;
     let mut socket = Socket::new_zeroed();
     socket.id = id;
@@ -104,17 +98,14 @@ fn enter(maps: &mut Maps, found: &FoundSocket, id: u64, role: u8, at: BootInstan
         sock: found.sock,
         socket: id,
     };
-    let entered = maps
-        .sockets
+    maps.sockets
         .insert(found.sock, bytes(&socket), NOEXIST)
-        .is_ok();
-    if entered {
-        let _ = maps
-            .tuples
-            .insert(bytes(&found.address), bytes::<_, 16>(&tuple), 0);
-        mark_port(maps, found.address.local_port, PORT_USED);
-    }
-    entered
+        .ok()?;
+    let _ = maps
+        .tuples
+        .insert(bytes(&found.address), bytes::<_, 16>(&tuple), 0);
+    mark_port(maps, found.address.local_port, PORT_USED);
+    Some(socket)
 }
 
 fn mark_port(maps: &mut Maps, port: u16, bit: u8) {
