@@ -17,14 +17,26 @@ use crate::event::{Event, Fact, Network, Pid, Relation, Role, Unseen};
 impl Live {
     /// Traces processes from now on, and whoever serves them on this host.
     pub fn follow(&mut self, pids: impl IntoIterator<Item = Pid>, sink: &mut dyn Sink) {
-        for pid in pids {
-            self.look_at(pid, Relation::Target, sink);
-        }
-        self.seed(sink);
+        self.begin_with(pids, Relation::Target, sink);
         let peers = self.peers.all();
         if !peers.is_empty() {
-            self.follow_peers(peers, sink);
+            self.begin_with(peers, Relation::Peer, sink);
         }
+    }
+
+    /// Traces those of `pids` that are not traced yet, and tells what they have open.
+    pub(super) fn begin_with(
+        &mut self,
+        pids: impl IntoIterator<Item = Pid>,
+        relation: Relation,
+        sink: &mut dyn Sink,
+    ) {
+        for pid in pids {
+            if self.processes.get(pid).is_none() {
+                self.look_at(pid, relation, sink);
+            }
+        }
+        self.seed(sink);
     }
 
     /// Starts a command and traces it from its first instruction on.
@@ -43,7 +55,7 @@ impl Live {
         })
     }
 
-    pub(super) fn look_at(&mut self, pid: Pid, relation: Relation, sink: &mut dyn Sink) {
+    fn look_at(&mut self, pid: Pid, relation: Relation, sink: &mut dyn Sink) {
         let ebpf = &mut self.probes.ebpf;
         let followed = self
             .processes
@@ -66,16 +78,7 @@ impl Live {
         }
     }
 
-    pub(super) fn follow_peers(&mut self, pids: Vec<Pid>, sink: &mut dyn Sink) {
-        for pid in pids {
-            if self.processes.get(pid).is_none() {
-                self.look_at(pid, Relation::Peer, sink);
-            }
-        }
-        self.seed(sink);
-    }
-
-    pub(super) fn seed(&mut self, sink: &mut dyn Sink) {
+    fn seed(&mut self, sink: &mut dyn Sink) {
         match seed(&mut self.probes.ebpf, &mut self.maps) {
             Ok(events) => {
                 for event in events {

@@ -34,7 +34,7 @@ use super::{
     surroundings::Surroundings,
     threads::Threads,
 };
-use crate::event::{Event, Fact, Pid, SocketId, Source, SourceKind, Unseen};
+use crate::event::{Event, Fact, Pid, Relation, SocketId, Source, SourceKind, Unseen};
 
 /// Rings are drained on a timer: a wake-up for each record would cost more than the record.
 const DRAIN: Duration = Duration::from_millis(5);
@@ -250,7 +250,7 @@ impl Live {
             self.ask_for_goroutines(pid);
         }
         if let Some(peer) = self.peers.next() {
-            self.follow_peers(vec![peer], sink);
+            self.begin_with([peer], Relation::Peer, sink);
         }
         self.linger.sweep(&mut self.maps);
         self.look_at_queues(false, sink);

@@ -38,13 +38,9 @@ impl Live {
             .collect();
         self.newcomers.members = now;
         self.newcomers.members.insert(std::process::id());
-        if come.is_empty() {
-            return;
+        if !come.is_empty() {
+            self.begin_with(come, Relation::Target, sink);
         }
-        for pid in come {
-            self.look_at(pid, Relation::Target, sink);
-        }
-        self.seed(sink);
     }
 
     /// Whether somebody may still come.
