@@ -216,7 +216,30 @@ fn neighbour(pid: Pid, each: &[[u8; size_of::<wire::Neighbour>()]]) -> (Pid, Str
         .filter(|met| met.samples != 0)
         .collect();
     let samples: u64 = met.iter().map(|met| met.samples).sum();
-    let comm = met.first().map(|met| text(&met.comm));
+    // Only the CPU that met it first took its name.
+    let mut names = met.iter().map(|met| text(&met.comm));
+    let comm = names.find(|name| !name.is_empty());
     let time = Duration::from_nanos(samples * 1_000_000_000 / HZ);
     (pid, comm.unwrap_or_default(), time)
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes as _;
+
+    use super::*;
+
+    #[test]
+    fn a_neighbour_bears_the_name_that_one_of_the_cpus_took_down() {
+        let met = |samples: u64, name: &[u8]| {
+            let mut comm = [0; 16];
+            comm[..name.len()].copy_from_slice(name);
+            let met = wire::Neighbour { samples, comm };
+            <[u8; size_of::<wire::Neighbour>()]>::try_from(met.as_bytes()).unwrap()
+        };
+        let each = [met(3, b""), met(0, b""), met(96, b"cc1plus")];
+        let told = neighbour(7, &each);
+        assert_eq!(told, (7, "cc1plus".to_owned(), Duration::from_secs(1)));
+        assert_eq!(neighbour(7, &[met(1, b"")]).1, "");
+    }
 }
