@@ -1,7 +1,7 @@
 //! A capture that runs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -71,6 +71,17 @@ pub(super) struct Maps {
     pub(super) heads: BpfHashMap<MapData, [u64; 2], [u8; size_of::<Head<HEAD_LONG>>()]>,
     pub(super) ports: Array<MapData, u8>,
     losses: PerCpuArray<MapData, u64>,
+    /// Sockets for which we ourselves found no room, by [`Loss`] and inode; the kernel half counts its own.
+    left_out: [HashSet<u64>; Loss::COUNT as usize],
+}
+
+impl Maps {
+    /// A map has no room for something of the socket of that inode, which may come up more than once.
+    pub(super) fn leave_out(&mut self, loss: Loss, inode: u64) {
+        if let Some(sockets) = self.left_out.get_mut(loss as usize) {
+            sockets.insert(inode);
+        }
+    }
 }
 
 /// A running capture.
@@ -123,6 +134,7 @@ impl Live {
             heads: take(ebpf, "HEADS")?,
             ports: take(ebpf, "PORTS")?,
             losses: take(ebpf, "LOSSES")?,
+            left_out: std::array::from_fn(|_| HashSet::new()),
         };
         let (stacks, neighbours) = (take(ebpf, "STACKS")?, take(ebpf, "NEIGHBOURS")?);
         let samples = Samples::new(stacks, neighbours, ebpf);
@@ -288,11 +300,17 @@ impl Live {
     }
 
     fn tell_losses(&mut self, sink: &mut dyn Sink) {
-        for (loss, told) in Loss::ALL.into_iter().zip(&mut self.lost) {
+        let ours = self
+            .maps
+            .left_out
+            .iter()
+            .map(|sockets| sockets.len() as u64);
+        let ours = Loss::ALL.into_iter().zip(ours);
+        for ((loss, left_out), told) in ours.zip(&mut self.lost) {
             let Ok(each) = self.maps.losses.get(&(loss as u32), 0) else {
                 continue;
             };
-            let mut count = each.iter().sum();
+            let mut count = each.iter().sum::<u64>() + left_out;
             if loss == Loss::Threads {
                 count += self.threads.left_out();
             }

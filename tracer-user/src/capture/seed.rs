@@ -4,7 +4,7 @@ use std::{collections::HashSet, io::Read as _};
 
 use aya::{Ebpf, programs::Iter};
 use tracer_ebpf::{
-    FoundSocket, LYING_KNOWN, LYING_LONGER, Listener, PORT_LISTENED, PORT_USED, ROLE_CLIENT,
+    FoundSocket, LYING_KNOWN, LYING_LONGER, Listener, Loss, PORT_LISTENED, PORT_USED, ROLE_CLIENT,
     ROLE_SERVER, Socket, Tuple, tcp_state,
 };
 use zerocopy::{FromBytes as _, FromZeros as _};
@@ -24,7 +24,10 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
                 port: socket.address.local_port,
                 _pad: 0,
             };
-            let _ = maps.listeners.insert(bytes(&listener), socket.tgid, 0);
+            let entered = maps.listeners.insert(bytes(&listener), socket.tgid, 0);
+            if entered.is_err() {
+                maps.leave_out(Loss::Listeners, socket.inode);
+            }
             mark_port(maps, socket.address.local_port, PORT_LISTENED);
         }
     }
@@ -74,7 +77,7 @@ pub(super) fn read(ebpf: &mut Ebpf) -> Result<Vec<FoundSocket>, String> {
         .collect())
 }
 
-/// Enters a connection; `None` where it is known already.
+/// Enters a connection; `None` where it is known already, or finds no room.
 fn enter(
     maps: &mut Maps,
     found: &FoundSocket,
@@ -98,12 +101,19 @@ fn enter(
         sock: found.sock,
         socket: id,
     };
-    maps.sockets
-        .insert(found.sock, bytes(&socket), NOEXIST)
-        .ok()?;
-    let _ = maps
+    let entered = maps.sockets.insert(found.sock, bytes(&socket), NOEXIST);
+    if entered.is_err() {
+        if maps.sockets.get(&found.sock, 0).is_err() {
+            maps.leave_out(Loss::Sockets, found.inode);
+        }
+        return None;
+    }
+    let addressed = maps
         .tuples
         .insert(bytes(&found.address), bytes::<_, 16>(&tuple), 0);
+    if addressed.is_err() {
+        maps.leave_out(Loss::Tuples, found.inode);
+    }
     mark_port(maps, found.address.local_port, PORT_USED);
     Some(socket)
 }
