@@ -1,6 +1,6 @@
 //! `gopulse diagnose`: says what is wrong, live, from a recording or from a packet capture.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -9,11 +9,11 @@ use super::{
     destination::Destination,
     output,
     recorded::Recorded,
-    session::{CpuBudget, Goroutines, Plan},
-    targets::{Targets, duration},
+    session::{Plan, Watch},
+    targets::Targets,
 };
 use crate::{
-    capture::{Options, Sink},
+    capture::Sink,
     detect::{self, Severity},
     event::{BootInstant, Event, Packet},
     model::Model,
@@ -26,31 +26,35 @@ pub(super) struct Arguments {
     /// input) to diagnose, instead of what happens now
     #[arg(value_name = "RECORDING|CAPTURE")]
     source: Option<PathBuf>,
-    /// A goroutine dump or profile taken by hand (pprof, SIGQUIT or a panic), beside a packet capture;
-    /// may be given more than once
-    #[arg(long = "goroutines", value_name = "DUMP")]
-    dumps: Vec<PathBuf>,
     #[command(flatten)]
     targets: Targets,
-    /// How long to trace
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    duration: Duration,
-    /// How to tell it
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    verdict: Verdict,
+    /// A goroutine dump or profile of one of its services, taken by hand (pprof, SIGQUIT or a panic); may
+    /// be repeated
+    #[arg(
+        long = "goroutines",
+        value_name = "DUMP",
+        help_heading = "Beside a packet capture"
+    )]
+    dumps: Vec<PathBuf>,
+}
+
+/// In which form the verdict is told, where, and what the exit status makes of it.
+#[derive(Args)]
+#[command(next_help_heading = "What is told")]
+struct Verdict {
+    /// The form of the report
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Where to write it, instead of standard output
+    /// Where to write the report, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// The least severe finding that makes the exit status 1
-    #[arg(long, value_enum, default_value = "warning")]
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value = "warning")]
     fail_on: FailOn,
-    /// Tell every switch of a CPU to and from the targets' threads, not only their sums and long waits
-    #[arg(long)]
-    timeline: bool,
-    #[command(flatten)]
-    goroutines: Goroutines,
-    #[command(flatten)]
-    cpu_budget: CpuBudget,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,7 +76,7 @@ enum FailOn {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let to = arguments.output.as_deref();
+    let to = arguments.verdict.output.as_deref();
     let (model, findings, to) = match &arguments.source {
         Some(_) if arguments.targets.named() => {
             anyhow::bail!(
@@ -110,11 +114,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         },
     };
     let report = Report::new(&model, &findings);
-    output::write_to(to, |out, terminal| match arguments.format {
+    output::write_to(to, |out, terminal| match arguments.verdict.format {
         Format::Json => report.write_json(&mut *out),
         Format::Text => text::write(&report, &mut &mut *out, style(terminal)),
     })?;
-    let least = match arguments.fail_on {
+    let least = match arguments.verdict.fail_on {
         FailOn::Critical => Severity::Critical,
         FailOn::Warning => Severity::Warning,
         FailOn::Info => Severity::Info,
@@ -127,15 +131,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 
 /// The model, and where the result goes; `None` where the user interrupted before anything was seen.
 fn live(arguments: &Arguments) -> anyhow::Result<Option<(Model, Destination)>> {
-    let options = Options {
-        packets: false,
-        timeline: arguments.timeline,
-        goroutines: true,
-        pprof: arguments.goroutines.pprof(),
-        cpu_budget: arguments.cpu_budget.cpus(),
-    };
-    let session = Plan::new(&arguments.targets, arguments.duration, options)?.start()?;
-    let to = Destination::open(arguments.output.as_deref())?;
+    let session = Plan::new(&arguments.targets, &arguments.watch, false)?.start()?;
+    let to = Destination::open(arguments.verdict.output.as_deref())?;
     let mut seen = Seen {
         model: Model::new(session.source.clone()),
         last: session.source.started,

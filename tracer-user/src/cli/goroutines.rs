@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// This process, from its memory, which does not stop it; by pprof where that cannot be read
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "PID")]
     pid: Option<Pid>,
     /// This pprof endpoint: http://HOST:PORT, with its path where that is not /debug/pprof/, and with
     /// NAME:PASSWORD@ where it asks for them
@@ -66,6 +66,7 @@ pub(super) struct Arguments {
     #[arg(
         long,
         value_enum,
+        value_name = "WHAT",
         value_delimiter = ',',
         default_value = "stack,state,creator,label"
     )]
@@ -77,10 +78,10 @@ pub(super) struct Arguments {
     /// So many groups: the largest, or of several snapshots those that grew most
     #[arg(long, value_name = "N", default_value_t = 20)]
     top: usize,
-    /// How to tell it
+    /// The form of the result
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Where to write it, instead of standard output
+    /// Where to write the result, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

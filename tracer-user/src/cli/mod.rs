@@ -33,7 +33,8 @@ pub use outcome::Outcome;
     name = "gopulse",
     version,
     arg_required_else_help = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = "To begin with: gopulse diagnose --port PORT"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -42,16 +43,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Says what this host can trace and how, and what would mend what it cannot
-    Doctor(doctor::Arguments),
-    /// Traces processes and writes a recording
-    Record(record::Arguments),
     /// Says what is wrong, live, from a recording or from a packet capture
     Diagnose(diagnose::Arguments),
+    /// Traces processes and writes a recording
+    Record(record::Arguments),
     /// Writes a recording in the form of another tool
     Export(export::Arguments),
     /// Groups, ranks and compares goroutines: of a process, of an endpoint, or from files
     Goroutines(goroutines::Arguments),
+    /// Says what this host can trace and how, and what would mend what it cannot
+    Doctor(doctor::Arguments),
 }
 
 /// The command line as clap knows it, which manual and completions are made from.

@@ -1,7 +1,6 @@
 //! `gopulse record`: traces processes and writes a recording.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -9,11 +8,11 @@ use clap::{Args, ValueEnum};
 use super::{
     Outcome,
     output::say,
-    session::{CpuBudget, Goroutines, Plan},
-    targets::{Targets, duration},
+    session::{Plan, Watch},
+    targets::Targets,
 };
 use crate::{
-    capture::{Options, Sink},
+    capture::Sink,
     detect::{self, Finding},
     event::{BootInstant, Event, Fact, Packet, Source, Unseen},
     export::wireshark::{self, Rows},
@@ -26,22 +25,22 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     targets: Targets,
-    /// How long to trace
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    duration: Duration,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    kept: Kept,
+}
+
+/// What is kept, and where.
+#[derive(Args)]
+#[command(next_help_heading = "What is kept")]
+struct Kept {
     /// The directory to write; it must not exist, or be empty
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// What to keep of packets
-    #[arg(long, value_enum, default_value = "headers")]
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "headers")]
     packets: Packets,
-    /// Tell every switch of a CPU to and from the targets' threads, for a timeline of them: much data
-    #[arg(long)]
-    timeline: bool,
-    #[command(flatten)]
-    goroutines: Goroutines,
-    #[command(flatten)]
-    cpu_budget: CpuBudget,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,23 +52,17 @@ enum Packets {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
-    let options = Options {
-        packets: arguments.packets == Packets::Headers,
-        timeline: arguments.timeline,
-        goroutines: true,
-        pprof: arguments.goroutines.pprof(),
-        cpu_budget: arguments.cpu_budget.cpus(),
-    };
-    let plan = Plan::new(&arguments.targets, arguments.duration, options)?;
-    let session = plan.start()?;
-    let mut recorder = Recorder::create(&arguments.output, &session.source)?;
-    recorder.packets = arguments.packets != Packets::Off;
+    let packets = arguments.kept.packets == Packets::Headers;
+    let output = &arguments.kept.output;
+    let session = Plan::new(&arguments.targets, &arguments.watch, packets)?.start()?;
+    let mut recorder = Recorder::create(output, &session.source)?;
+    recorder.packets = packets;
     let ended = session.run(&mut recorder)?;
     if recorder.events == 0 && ended.interrupted {
         return Ok(Outcome::Interrupted);
     }
     recorder.last = recorder.last.max(ended.at);
-    recorder.finish(&arguments.output)
+    recorder.finish(output)
 }
 
 /// Writes what it is handed, and keeps the model for the report that goes into the recording.

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{
     interrupt,
     output::{progress, say},
-    targets::Targets,
+    targets::{Targets, duration},
 };
 use crate::{
     capabilities::{self, Step},
@@ -21,45 +21,47 @@ use crate::{
     target::{self, Named},
 };
 
-/// Where goroutines come from when the processes' memory cannot be read.
+/// How long and how closely the targets are watched, and what that may cost.
 #[derive(Args, Debug)]
-pub(super) struct Goroutines {
+#[command(next_help_heading = "How they are traced")]
+pub(super) struct Watch {
+    /// How long to trace
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    duration: Duration,
+    /// Tell every switch of a CPU to and from the targets' threads, and not only their sums and long
+    /// waits: much data, for a timeline of them
+    #[arg(long)]
+    timeline: bool,
     /// Where to ask for goroutines if memory cannot be read: auto (among the ports and Unix sockets the
     /// target listens on), off, or a pprof endpoint (http://HOST:PORT or http://unix:/PATH)
     #[arg(long, value_name = "auto|off|URL", default_value = "auto")]
     pprof: String,
-}
-
-impl Goroutines {
-    pub(super) fn pprof(&self) -> Pprof {
-        match self.pprof.as_str() {
-            "auto" => Pprof::Auto,
-            "off" => Pprof::Off,
-            url => Pprof::Url(url.to_owned()),
-        }
-    }
-}
-
-/// What gopulse may cost.
-#[derive(Args, Debug)]
-pub(super) struct CpuBudget {
     /// How much CPU time gopulse may cost, its programs in the kernel included, in percent of one CPU;
     /// beyond that it sheds packets, samples, the scheduler and then connections, and says so. off: no
     /// bound
     #[arg(long = "cpu-budget", value_name = "PERCENT|off", default_value = "50", value_parser = cpu_budget)]
-    most: Bound,
+    cpu_budget: Bound,
+}
+
+impl Watch {
+    fn options(&self, packets: bool) -> Options {
+        Options {
+            packets,
+            timeline: self.timeline,
+            goroutines: true,
+            pprof: match self.pprof.as_str() {
+                "auto" => Pprof::Auto,
+                "off" => Pprof::Off,
+                url => Pprof::Url(url.to_owned()),
+            },
+            cpu_budget: self.cpu_budget.0,
+        }
+    }
 }
 
 /// A budget, in CPUs; `None` for no bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Bound(Option<f64>);
-
-impl CpuBudget {
-    /// In CPUs.
-    pub(super) fn cpus(&self) -> Option<f64> {
-        self.most.0
-    }
-}
 
 fn cpu_budget(text: &str) -> Result<Bound, String> {
     /// Less is spent by reading the clock.
@@ -100,15 +102,11 @@ pub(super) struct Session {
 }
 
 impl Plan {
-    /// Checks that there is somebody to trace.
+    /// Checks that there is somebody to trace; `packets` are taken or not.
     ///
     /// # Errors
     /// Where an option names nobody.
-    pub(super) fn new(
-        targets: &Targets,
-        window: Duration,
-        options: Options,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(targets: &Targets, watch: &Watch, packets: bool) -> anyhow::Result<Self> {
         // Before anything else: without privileges other users' processes cannot be told apart either.
         privileges::check().map_err(CaptureError::Host)?;
         let named = match (targets.selectors(), targets.command()) {
@@ -118,8 +116,8 @@ impl Plan {
         Ok(Self {
             named,
             command: targets.command(),
-            window,
-            options,
+            window: watch.duration,
+            options: watch.options(packets),
         })
     }
 

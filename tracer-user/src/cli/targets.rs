@@ -7,11 +7,13 @@ use clap::Args;
 use crate::{event::Pid, target::Selector};
 
 /// Who is traced; several options name them all.
+///
+/// A heading holds on for what follows where this is flattened in, so that has to have one of its own.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Who is traced")]
 pub(super) struct Targets {
-    /// This process (may be repeated)
-    #[arg(long, value_name = "N")]
+    /// This process; each of these options may be repeated, and all may be combined
+    #[arg(long, value_name = "PID")]
     pid: Vec<Pid>,
     /// Processes of this name
     #[arg(long, value_name = "NAME")]
@@ -20,7 +22,7 @@ pub(super) struct Targets {
     #[arg(long, value_name = "PATH")]
     exe: Vec<PathBuf>,
     /// Who listens on this TCP port
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "PORT")]
     port: Vec<u16>,
     /// Processes in this cgroup or below it: its directory, or its path as /proc/PID/cgroup writes it
     #[arg(long, value_name = "PATH")]
@@ -29,11 +31,11 @@ pub(super) struct Targets {
     /// Kubernetes, CRI-O, podman)
     #[arg(long, value_name = "ID|NAME")]
     container: Vec<String>,
-    /// Every process that owns a TCP socket
+    /// Every process that owns a TCP socket, as it is where nobody is named
     #[arg(long)]
     all: bool,
-    /// A command to start and trace
-    #[arg(last = true, value_name = "COMMAND")]
+    /// A command to start and to trace from its first instruction on
+    #[arg(last = true, value_name = "COMMAND", help_heading = None)]
     command: Vec<OsString>,
 }
 
