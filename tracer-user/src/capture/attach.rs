@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, include_bytes_aligned,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, Iter,
         KProbe, PerfEvent, Program, ProgramError,
@@ -23,11 +23,11 @@ use super::{CaptureError, samples};
 use crate::{
     event::{self, Unseen},
     host::{
-        HostError,
-        btf::{Btf, VMLINUX},
+        btf::Btf,
         offsets::offsets,
         plan::{Choice, Hook, WANTS, Want},
         privileges,
+        sparse::sparse,
     },
     plain,
 };
@@ -124,34 +124,29 @@ impl Attached {
     }
 }
 
-/// Makes the maps, and reads the kernel's types for ourselves and for aya. Each takes some ten milliseconds,
-/// so what can be done at once is.
+/// Reads the kernel's types, for ourselves and what aya needs of them, and makes the maps.
 fn load(config: Config) -> Result<(Ebpf, Btf, AyaBtf), CaptureError> {
     let load_error = |why: String| CaptureError::Load { why };
     let cut_short = |_| load_error("a thread ended early".to_owned());
     thread::scope(|scope| {
-        // It reads the types too, though the object has no relocations that would need them.
+        // For some ten milliseconds it reads the types too, though the object has no relocations that would need
+        // them.
         let loader = scope.spawn(EbpfLoader::new);
         let kernel = Btf::of_this_kernel()?;
         let offsets = offsets(&kernel)?;
+        let hooked = AyaBtf::parse(&sparse(&kernel), Endianness::default())
+            .map_err(|error| load_error(error.to_string()))?;
         let mut loader = loader.join().map_err(cut_short)?;
         if let Some(bytes) = ring_bytes() {
             loader.map_max_entries("EVENTS", bytes);
         }
-        let aya_btf = scope.spawn(AyaBtf::from_sys_fs);
         let ebpf = loader
             .btf(None)
             .override_global("OFFSETS", offsets.as_bytes(), true)
             .override_global("CONFIG", config.as_bytes(), true)
             .load(OBJECT)
             .map_err(|error| load_error(chain(&error)))?;
-        let aya_btf = aya_btf.join().map_err(cut_short)?.map_err(|error| {
-            CaptureError::Host(HostError::Btf {
-                path: VMLINUX.into(),
-                why: error.to_string(),
-            })
-        })?;
-        Ok((ebpf, kernel, aya_btf))
+        Ok((ebpf, kernel, hooked))
     })
 }
 

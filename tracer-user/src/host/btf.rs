@@ -16,19 +16,19 @@ const MAGIC: u16 = 0xeb9f;
 /// Types nest (struct in union in struct); deeper than this is no kernel.
 const DEPTH: usize = 16;
 
-/// Kinds of `enum btf_kind`.
-mod kind {
+/// Kinds of types (`BTF_KIND_…`).
+pub(super) mod kind {
     pub(super) const INT: u32 = 1;
     pub(super) const ARRAY: u32 = 3;
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
-    pub(super) const TYPEDEF: u32 = 8;
+    pub(in crate::host) const TYPEDEF: u32 = 8;
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
-    pub(super) const PTR: u32 = 2;
-    pub(super) const FUNC: u32 = 12;
+    pub(in crate::host) const PTR: u32 = 2;
+    pub(in crate::host) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -131,7 +131,7 @@ impl Btf {
     /// Members of anonymous structs and unions are found as in C.
     #[must_use]
     pub fn offset(&self, name: &str, path: &str) -> Option<u32> {
-        let mut id = *self.names.get(&(kind::STRUCT, hash(name)))?;
+        let mut id = self.id(kind::STRUCT, name)?;
         let mut bits = 0;
         for part in path.split('.') {
             let (member, at) = self.member(id, part, 0)?;
@@ -144,9 +144,7 @@ impl Btf {
     /// How many arguments the tracepoint passes; `None` where this kernel does not have it.
     #[must_use]
     pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
-        let typedef = *self
-            .names
-            .get(&(kind::TYPEDEF, hash(&format!("btf_trace_{name}"))))?;
+        let typedef = self.id(kind::TYPEDEF, &format!("btf_trace_{name}"))?;
         let pointer = self.resolve(self.get(typedef)?.other)?;
         let proto = self.get(pointer)?.other;
         let proto = self.get(proto)?;
@@ -157,16 +155,18 @@ impl Btf {
     /// Whether the kernel has a function of this name that is not inlined away.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
-        self.names.contains_key(&(kind::FUNC, hash(name)))
+        self.id(kind::FUNC, name).is_some()
+    }
+
+    /// The id of the type of that kind and name.
+    pub(super) fn id(&self, kind: u32, name: &str) -> Option<u32> {
+        self.names.get(&(kind, hash(name))).copied()
     }
 
     /// The values of an enum by number, such as `skb_drop_reason`.
     #[must_use]
     pub fn enum_names(&self, name: &str) -> HashMap<u32, String> {
-        let found = self
-            .names
-            .get(&(kind::ENUM, hash(name)))
-            .and_then(|&id| self.get(id));
+        let found = self.id(kind::ENUM, name).and_then(|id| self.get(id));
         let Some(found) = found else {
             return HashMap::new();
         };

@@ -9,6 +9,7 @@ pub mod load;
 pub mod offsets;
 pub mod plan;
 pub mod privileges;
+pub mod sparse;
 
 use std::path::PathBuf;
 

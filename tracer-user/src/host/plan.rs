@@ -4,7 +4,7 @@
 //! way is to add a program to the kernel half and a line to [`WANTS`]. BTF rules out what this kernel
 //! lacks; the rest is decided by trying, since a kernel may have a hook and forbid it.
 
-use super::btf::Btf;
+use super::btf::{Btf, kind};
 
 /// One thing we want to know.
 #[derive(Debug)]
@@ -116,6 +116,22 @@ impl Hook {
             Self::CgroupSkb { egress: false, .. } => "cgroup_skb/ingress".to_owned(),
             Self::CpuClock { .. } => "perf_event/cpu-clock".to_owned(),
             Self::Iterator { over, .. } => format!("iter/{over}"),
+        }
+    }
+
+    /// The kind and the name of the kernel's type by whose id the program is attached; `None` where it is
+    /// attached otherwise.
+    pub(super) fn kernel_type(&self) -> Option<(u32, String)> {
+        match self {
+            Self::Tracepoint { name, .. } => Some((kind::TYPEDEF, format!("btf_trace_{name}"))),
+            Self::Fexit { function, .. } | Self::Fentry { function, .. } => {
+                Some((kind::FUNC, (*function).to_owned()))
+            }
+            Self::Iterator { over, .. } => Some((kind::FUNC, format!("bpf_iter_{over}"))),
+            Self::Kprobe { .. }
+            | Self::Kretprobe { .. }
+            | Self::CgroupSkb { .. }
+            | Self::CpuClock { .. } => None,
         }
     }
 
