@@ -19,7 +19,7 @@ use aya::{
 use tracer_ebpf::Config;
 use zerocopy::IntoBytes as _;
 
-use super::{CaptureError, samples};
+use super::{CaptureError, samples, sizes};
 use crate::{
     event::{self, Unseen},
     host::{
@@ -137,6 +137,9 @@ fn load(config: Config) -> Result<(Ebpf, Btf, AyaBtf), CaptureError> {
         let hooked = AyaBtf::parse(&sparse(&kernel), Endianness::default())
             .map_err(|error| load_error(error.to_string()))?;
         let mut loader = loader.join().map_err(cut_short)?;
+        for (map, entries) in sizes::sizes() {
+            loader.map_max_entries(map, entries);
+        }
         if let Some(bytes) = ring_bytes() {
             loader.map_max_entries("EVENTS", bytes);
         }

@@ -24,6 +24,7 @@ mod queues;
 mod rounds;
 mod samples;
 mod seed;
+mod sizes;
 mod stacks;
 mod standing;
 mod surroundings;
