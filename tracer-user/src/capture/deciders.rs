@@ -41,7 +41,7 @@ const DEADLINE: &str = "deadline_passed";
 const DEADLINES: u64 = 1000;
 
 /// An executable, by device and inode.
-type File = (u64, u64);
+pub(super) type File = (u64, u64);
 
 /// What is known of one that carries the uprobes.
 struct Probed {
@@ -161,11 +161,11 @@ impl Deciders {
     }
 }
 
-fn executable(pid: Pid) -> String {
+pub(super) fn executable(pid: Pid) -> String {
     format!("/proc/{pid}/exe")
 }
 
-fn file(path: &str) -> Option<File> {
+pub(super) fn file(path: &str) -> Option<File> {
     let file = fs::metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    CaptureError, Sink,
+    CaptureError, Sink, early,
     live::{Live, tell},
-    seed::seed,
+    seed::{listens, seed},
 };
 use tracer_ebpf as wire;
 
@@ -31,12 +31,38 @@ impl Live {
         relation: Relation,
         sink: &mut dyn Sink,
     ) {
-        for pid in pids {
-            if self.processes.get(pid).is_none() {
-                self.look_at(pid, relation, sink);
+        let unknown = |pid: &Pid| self.processes.get(*pid).is_none();
+        let unknown: Vec<Pid> = pids.into_iter().filter(unknown).collect();
+        let mut come = Vec::new();
+        for pid in unknown {
+            let read = self.early.take(pid);
+            if self.get_to_know(pid, relation, read.program, sink) {
+                come.push((pid, read.ports));
             }
         }
+        // Whoever is traced is seen to use connections at once, and whether it asks or serves on one that was open
+        // before follows from where it listens. So that is known first; and whatever takes long comes before it is
+        // traced, or after what it has open is told.
+        for (pid, ports) in &come {
+            let network = self.processes.get(*pid).and_then(|known| known.network);
+            let Some(network) = network.and_then(|inode| u32::try_from(inode).ok()) else {
+                continue;
+            };
+            for port in ports {
+                // What finds no room is counted when it is found open.
+                listens(&mut self.maps, *pid, network, *port);
+            }
+        }
+        for (pid, _) in &come {
+            self.trace(*pid, sink);
+        }
         self.seed(sink);
+        for (pid, _) in &come {
+            self.attend_to(*pid, sink);
+        }
+        for (pid, _) in come {
+            self.probe(pid, sink);
+        }
     }
 
     /// Starts a command and traces it from its first instruction on.
@@ -55,26 +81,65 @@ impl Live {
         })
     }
 
+    /// Looks at a process that was started by one that is traced, or that runs another program now.
     fn look_at(&mut self, pid: Pid, relation: Relation, sink: &mut dyn Sink) {
-        let ebpf = &mut self.probes.ebpf;
-        let followed = self
-            .processes
-            .follow(pid, relation, &mut self.deciders, ebpf);
-        let Some((process, unseen)) = followed else {
-            return;
+        if self.get_to_know(pid, relation, early::program(pid), sink) {
+            self.trace(pid, sink);
+            self.attend_to(pid, sink);
+            self.probe(pid, sink);
+        }
+    }
+
+    /// Tells of a process; whether it is still there.
+    fn get_to_know(
+        &mut self,
+        pid: Pid,
+        relation: Relation,
+        program: early::Found,
+        sink: &mut dyn Sink,
+    ) -> bool {
+        let Some((process, unseen)) = self.processes.know(pid, relation, program) else {
+            return false;
         };
-        let is_go = process.go_version.is_some();
         tell(sink, Fact::Process(process));
         if let Some(namespace) = self.processes.get(pid).and_then(|known| known.network) {
             tell(sink, Fact::Network(Network { pid, namespace }));
         }
-        self.tables.join(pid);
-        self.threads.join(pid);
-        for unseen in unseen.into_iter().chain(self.queues.join(pid)) {
+        for unseen in unseen {
             tell(sink, Fact::Unseen(unseen));
         }
-        if self.options.goroutines && is_go {
+        true
+    }
+
+    fn trace(&mut self, pid: Pid, sink: &mut dyn Sink) {
+        if let Some(unseen) = self.processes.trace(pid) {
+            tell(sink, Fact::Unseen(unseen));
+        }
+    }
+
+    /// Looks from now on also at what the kernel half does not tell of a process.
+    fn attend_to(&mut self, pid: Pid, sink: &mut dyn Sink) {
+        self.threads.join(pid);
+        self.tables.join(pid);
+        if let Some(unseen) = self.queues.join(pid) {
+            tell(sink, Fact::Unseen(unseen));
+        }
+        if self.options.goroutines {
             self.ask_for_goroutines(pid);
+        }
+    }
+
+    /// Puts uprobes into a Go program, which takes some ten milliseconds.
+    fn probe(&mut self, pid: Pid, sink: &mut dyn Sink) {
+        let Some(known) = self.processes.get(pid) else {
+            return;
+        };
+        let (ebpf, comm) = (&mut self.probes.ebpf, &known.process.comm);
+        let unseen = known
+            .understood()
+            .and_then(|program| self.deciders.probe(pid, program, comm, ebpf));
+        if let Some(unseen) = unseen {
+            tell(sink, Fact::Unseen(unseen));
         }
     }
 

@@ -1,7 +1,7 @@
 //! A capture that runs.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use super::{
     decode::Decoder,
     descriptors::Tables,
     drain::BATCH,
+    early::Early,
     gaps::Gaps,
     linger::Linger,
     looks::{Answer, Looks, Pprof, now},
@@ -101,6 +102,7 @@ pub struct Live {
     pub(super) samples: Samples,
     pub(super) peers: Peers,
     pub(super) newcomers: Newcomers,
+    pub(super) early: Early,
     pub(super) overdue: Overdue,
     pub(super) looks: Looks,
     pub(super) options: Options,
@@ -114,15 +116,26 @@ pub struct Live {
 }
 
 impl Live {
-    /// Loads and attaches everything; nobody is traced yet.
+    /// Loads and attaches everything, and reads meanwhile what is to be known of `pids` before they are
+    /// [followed](Self::follow); nobody is traced yet.
     ///
     /// # Errors
     /// Where the host does not allow it.
-    pub fn start(options: Options) -> Result<(Self, Source, Vec<Unseen>), CaptureError> {
-        let attached = Attached::new(Config {
+    pub fn start(
+        options: Options,
+        pids: &BTreeSet<Pid>,
+    ) -> Result<(Self, Source, Vec<Unseen>), CaptureError> {
+        let config = Config {
             packets: u32::from(options.packets),
             timeline: u32::from(options.timeline),
-        })?;
+        };
+        let (attached, early) = thread::scope(|scope| {
+            let early = scope.spawn(|| Early::read(pids.iter().copied()));
+            let attached = Attached::new(config);
+            // What was not read then is read when it is asked for.
+            (attached, early.join().unwrap_or_default())
+        });
+        let attached = attached?;
         attached.require()?;
         let (hooks, unseen) = (attached.hooks(), attached.unseen());
         let Attached { mut probes, .. } = attached;
@@ -167,6 +180,7 @@ impl Live {
             samples,
             peers: Peers::default(),
             newcomers: Newcomers::default(),
+            early,
             overdue: Overdue::default(),
             looks: Looks::new(options.pprof.clone(), Budget::for_rounds(cpu_budget)),
             options,

@@ -10,6 +10,7 @@ mod deciders;
 mod decode;
 mod descriptors;
 mod drain;
+mod early;
 mod follow;
 mod gaps;
 mod linger;

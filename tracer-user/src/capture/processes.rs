@@ -2,15 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use aya::{
-    Ebpf,
-    maps::{Array, HashMap as BpfHashMap, MapData},
-};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use tracer_ebpf::Target;
 
 use zerocopy::FromZeros as _;
 
-use super::{attach::chain, deciders::Deciders, seed::bytes};
+use super::{attach::chain, early::Found, seed::bytes};
 use crate::{
     event::{Pid, Process, Relation, Unseen},
     golang::{GoError, Program},
@@ -29,6 +26,16 @@ pub(super) struct Known {
     pub(super) network: Option<u64>,
     /// Its Go program, where it is one that we can read.
     pub(super) program: Option<Arc<Program>>,
+    /// What the kernel half is told of it.
+    target: Target,
+}
+
+impl Known {
+    /// Its Go program, where the kernel half can tell its goroutines.
+    pub(super) fn understood(&self) -> Option<&Arc<Program>> {
+        let program = self.program.as_ref();
+        program.filter(|_| self.target.tls != 0)
+    }
 }
 
 /// The map by which the kernel half knows the processes; its values as bytes of [`Target`].
@@ -59,19 +66,18 @@ impl Processes {
         self.known.values()
     }
 
-    /// Traces `pid` from now on, or looks at it anew after `execve`. What cannot be seen of it is
-    /// returned beside it; `None` where it is gone already.
-    pub(super) fn follow(
+    /// Gets to know `pid`, which runs that program, or looks at it anew after `execve`. What cannot be seen
+    /// of it is returned beside it; `None` where it is gone already.
+    pub(super) fn know(
         &mut self,
         pid: Pid,
         relation: Relation,
-        deciders: &mut Deciders,
-        ebpf: &mut Ebpf,
+        found: Found,
     ) -> Option<(Process, Vec<Unseen>)> {
         let comm = target::comm(pid)?;
         let mut unseen = Vec::new();
-        let program = match Program::of_process(pid) {
-            Ok(program) => program.map(Arc::new),
+        let program = match found {
+            Ok(program) => program,
             Err(GoError::Gone { .. }) => return None,
             Err(error) => {
                 unseen.push(not_read(&comm, pid, &error));
@@ -81,23 +87,9 @@ impl Processes {
         let mut target = Target::new_zeroed();
         if let Some(program) = &program {
             match runtime(program) {
-                Ok(known) => {
-                    target = known;
-                    // Before the process is a target: uprobes take some ten milliseconds. Whoever were traced
-                    // meanwhile would be seen to use connections before it is known where they listen, and so
-                    // to ask on those that they serve.
-                    unseen.extend(deciders.probe(pid, program, &comm, ebpf));
-                }
+                Ok(known) => target = known,
                 Err(error) => unseen.push(not_read(&comm, pid, &error)),
             }
-        }
-        let marked = self.marks.set(pid & 0xffff, 1, 0);
-        if let Err(error) = marked.and_then(|()| self.targets.insert(pid, bytes(&target), 0)) {
-            unseen.push(Unseen {
-                what: format!("{comm} (pid {pid})"),
-                why: chain(&error),
-                remedy: "trace fewer processes".to_owned(),
-            });
         }
         let process = Process {
             pid,
@@ -112,9 +104,22 @@ impl Processes {
             process: process.clone(),
             network: target::listeners::network(pid),
             program,
+            target,
         };
         self.known.insert(pid, known);
         Some((process, unseen))
+    }
+
+    /// Traces `pid` from now on, of which everything is known that is needed to.
+    pub(super) fn trace(&mut self, pid: Pid) -> Option<Unseen> {
+        let known = self.known.get(&pid)?;
+        let marked = self.marks.set(pid & 0xffff, 1, 0);
+        let traced = marked.and_then(|()| self.targets.insert(pid, bytes(&known.target), 0));
+        traced.err().map(|error| Unseen {
+            what: format!("{} (pid {pid})", known.process.comm),
+            why: chain(&error),
+            remedy: "trace fewer processes".to_owned(),
+        })
     }
 
     /// Why `pid` is traced, which holds for its children, and for what it executes.

@@ -10,7 +10,7 @@ use tracer_ebpf::{
 use zerocopy::{FromBytes as _, FromZeros as _};
 
 use super::{attach::chain, decode, live::Maps, looks::now};
-use crate::event::{BootInstant, Event, Fact, SocketId};
+use crate::event::{BootInstant, Event, Fact, Pid, SocketId};
 
 /// Enters what the targets have open. The events of the connections among it.
 ///
@@ -18,17 +18,10 @@ use crate::event::{BootInstant, Event, Fact, SocketId};
 pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, String> {
     let found = read(ebpf)?;
     for socket in &found {
-        if socket.state == tcp_state::LISTEN {
-            let listener = Listener {
-                netns: socket.netns,
-                port: socket.address.local_port,
-                _pad: 0,
-            };
-            let entered = maps.listeners.insert(bytes(&listener), socket.tgid, 0);
-            if entered.is_err() {
-                maps.leave_out(Loss::Listeners, socket.inode);
-            }
-            mark_port(maps, socket.address.local_port, PORT_LISTENED);
+        if socket.state == tcp_state::LISTEN
+            && !listens(maps, socket.tgid, socket.netns, socket.address.local_port)
+        {
+            maps.leave_out(Loss::Listeners, socket.inode);
         }
     }
     let listening: HashSet<(u32, u16)> = found
@@ -59,6 +52,18 @@ pub(super) fn seed(ebpf: &mut Ebpf, maps: &mut Maps) -> Result<Vec<Event>, Strin
         }
     }
     Ok(events)
+}
+
+/// Enters a port that `pid` listens on in the network namespace of that inode; whether there was room.
+pub(super) fn listens(maps: &mut Maps, pid: Pid, netns: u32, port: u16) -> bool {
+    let listener = Listener {
+        netns,
+        port,
+        _pad: 0,
+    };
+    let entered = maps.listeners.insert(bytes(&listener), pid, 0);
+    mark_port(maps, port, PORT_LISTENED);
+    entered.is_ok()
 }
 
 /// Runs the iterator once.

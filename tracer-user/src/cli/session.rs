@@ -126,7 +126,7 @@ impl Plan {
     /// # Errors
     /// Where the host does not allow it.
     pub(super) fn start(self) -> anyhow::Result<Session> {
-        let (live, source, unseen) = Live::start(self.options.clone())?;
+        let (live, source, unseen) = Live::start(self.options.clone(), &self.named.pids)?;
         let begun = unseen
             .into_iter()
             .chain(self.named.unseen.iter().cloned())

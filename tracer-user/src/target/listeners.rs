@@ -36,6 +36,20 @@ pub fn of_port(port: u16) -> Vec<Pid> {
         .collect()
 }
 
+/// The TCP ports that a process listens on.
+#[must_use]
+pub fn ports(pid: Pid) -> BTreeSet<u16> {
+    let listening = listening(pid);
+    if listening.is_empty() {
+        return BTreeSet::new();
+    }
+    let owned: BTreeSet<u64> = sockets(pid).collect();
+    let own = listening
+        .iter()
+        .filter(|listener| owned.contains(&listener.inode));
+    own.map(|listener| listener.address.port()).collect()
+}
+
 /// The process that listens at `address`, as process `from` would reach it on this host.
 #[must_use]
 pub fn of_address(address: SocketAddr, from: Pid) -> Option<Pid> {
