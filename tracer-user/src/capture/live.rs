@@ -284,9 +284,12 @@ impl Live {
         self.look_around(false, sink);
         let (processes, tables) = (&mut self.processes, &mut self.tables);
         let threads = &mut self.threads;
+        let (stacks, samples) = (&mut self.stacks, &mut self.samples);
         self.ended.retain(|(when, pid)| {
             let kept = when.elapsed() < REMEMBERED;
             if !kept {
+                stacks.forget(*pid);
+                samples.forget(*pid);
                 processes.forget(*pid);
                 tables.forget(*pid);
                 threads.forget(*pid);

@@ -1,23 +1,34 @@
 //! Stacks, each told when it is new, and once more when its addresses have got names.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use super::native::Natives;
 use crate::{
-    event::{BootInstant, Event, Fact, Frame, Pid, StackId},
+    event::{BootInstant, Event, Fact, Frame, Pid, StackId, Unseen},
     golang::Program,
 };
 
-/// Stacks beyond this many get no name any more: a service has some hundred.
+/// Stacks beyond this many get no name any more: a service has some hundred where anything is decided, and some ten
+/// thousand where samples catch it in an hour.
 const MOST: u32 = 65_536;
 
 /// Whose the kernel's stacks are, among the processes.
 pub(super) const KERNEL: Pid = 0;
 
+/// A stack of a process, by two hashes of its addresses with keys of their own: 128 bits, in which 65,536 stacks do
+/// not meet. The addresses themselves would take ten times the memory.
+type Key = (Pid, [u64; 2]);
+
 /// The stacks told so far.
 pub(super) struct Stacks {
-    known: HashMap<(Pid, Vec<u64>), StackId>,
+    known: HashMap<Key, StackId>,
+    hashers: [RandomState; 2],
     told: u32,
+    /// It was told that there are too many.
+    overflowed: bool,
     pub(super) natives: Natives,
 }
 
@@ -25,12 +36,14 @@ impl Stacks {
     pub(super) fn new() -> Self {
         Self {
             known: HashMap::new(),
+            hashers: [RandomState::new(), RandomState::new()],
             told: 0,
+            overflowed: false,
             natives: Natives::start(),
         }
     }
 
-    /// The name of a stack, and, where it is new, the event that tells its frames.
+    /// The name of a stack, and, where it is new, the event that tells its frames, or that there are too many.
     pub(super) fn name(
         &mut self,
         at: BootInstant,
@@ -41,12 +54,21 @@ impl Stacks {
         if addresses.is_empty() {
             return (None, None);
         }
-        let key = (pid, addresses.to_vec());
+        let hashes = self
+            .hashers
+            .each_ref()
+            .map(|hasher| hasher.hash_one(addresses));
+        let key = (pid, hashes);
         if let Some(&id) = self.known.get(&key) {
             return (Some(id), None);
         }
         if self.told >= MOST {
-            return (None, None);
+            let first = !std::mem::replace(&mut self.overflowed, true);
+            let told = first.then(|| Event {
+                at,
+                fact: Fact::Unseen(too_many()),
+            });
+            return (None, told);
         }
         let id = StackId(self.told);
         self.told += 1;
@@ -62,7 +84,7 @@ impl Stacks {
         )
     }
 
-    /// A process's addresses mean something else from now on. Names stay taken: they were told.
+    /// A process's addresses mean something else from now on, or nothing any more. Names stay taken: they were told.
     pub(super) fn forget(&mut self, pid: Pid) {
         self.known.retain(|(of, _), _| *of != pid);
     }
@@ -81,5 +103,13 @@ fn unknown(address: u64) -> Frame {
         function: format!("{address:#x}"),
         file: None,
         line: None,
+    }
+}
+
+fn too_many() -> Unseen {
+    Unseen {
+        what: "stacks that are new from then on".to_owned(),
+        why: format!("{MOST} different ones are kept"),
+        remedy: "watch for a shorter time, or fewer processes".to_owned(),
     }
 }

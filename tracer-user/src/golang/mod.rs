@@ -51,7 +51,7 @@ use process_memory::{Memory, ProcessMemory};
 use symbols::{Site, Symbols};
 
 /// Addresses whose lines are remembered; a program rarely waits in more places.
-const REMEMBERED_SITES: usize = 1 << 16;
+const REMEMBERED_SITES: usize = 1 << 14;
 /// How much of a runtime function is looked at for the instructions we know.
 const CODE_LOOKED_AT: usize = 192;
 
@@ -237,6 +237,8 @@ impl Program {
                     wrapper: false,
                 });
             }
+            // Most have one call, and a list that grew to it has room for four.
+            site.calls.shrink_to_fit();
             Arc::new(site)
         });
         Arc::clone(site)

@@ -70,8 +70,8 @@ impl Model {
     #[must_use]
     pub fn frames(&self, stack: Option<StackId>) -> &[Frame] {
         stack
-            .and_then(|id| self.stacks.get(&id))
-            .map_or(&[], Vec::as_slice)
+            .and_then(|id| self.stacks.frames(id))
+            .unwrap_or_default()
     }
 
     /// Every connection still kept, in the order of their first sight.

@@ -4,11 +4,11 @@
 //! nothing, reads no clock, opens no file, and stays bounded however long the stream is: what was
 //! forgotten to keep it so is counted.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::{
-    self, Attribution, BootInstant, Decider, Decision, Event, Fact, Frame, Goroutine, Pid, Role,
-    SocketId, Source, StackId, Unseen,
+    self, Attribution, BootInstant, Decider, Decision, Event, Fact, Goroutine, Pid, Role,
+    SocketId, Source, Unseen,
 };
 
 mod attendance;
@@ -30,6 +30,7 @@ mod pairing;
 mod profile;
 mod resources;
 mod scheduler;
+mod stacks;
 #[cfg(test)]
 pub(crate) mod story;
 mod surroundings;
@@ -64,6 +65,7 @@ use goroutines::Goroutines;
 use profile::Profile;
 use resources::Resources;
 use scheduler::Scheduler;
+use stacks::Stacks;
 use surroundings::Surroundings;
 
 /// Different things that could not be seen, kept; a source tells a few.
@@ -85,7 +87,7 @@ pub struct Model {
     /// In the order of their ends.
     ended_processes: VecDeque<Pid>,
     processes_forgotten: u64,
-    stacks: HashMap<StackId, Vec<Frame>>,
+    stacks: Stacks,
     connections: Connections,
     decisions: Decisions,
     dials: Dials,
@@ -125,7 +127,7 @@ impl Model {
             processes: BTreeMap::new(),
             ended_processes: VecDeque::new(),
             processes_forgotten: 0,
-            stacks: HashMap::new(),
+            stacks: Stacks::default(),
             connections: Connections::default(),
             decisions: Decisions::default(),
             dials: Dials::default(),
@@ -154,11 +156,9 @@ impl Model {
             Fact::ProcessEnded { pid } => {
                 self.process_ended(at, *pid);
             }
-            Fact::Stack { id, frames } => {
-                self.stacks.insert(*id, frames.clone());
-            }
+            Fact::Stack { id, frames } => self.stacks.tell(*id, frames),
             Fact::Opened(opened) => {
-                let frames = opened.stack.and_then(|id| self.stacks.get(&id));
+                let frames = opened.stack.and_then(|id| self.stacks.frames(id));
                 let asked = frames
                     .and_then(|frames| self.dials.opened(at, opened.pid, opened.remote, frames));
                 self.connections.open(at, opened.clone(), asked);

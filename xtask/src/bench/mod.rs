@@ -47,6 +47,9 @@ pub(crate) struct Arguments {
     /// How long a soak runs, such as 5m.
     #[arg(long = "for", value_name = "TIME", default_value = "5m", value_parser = soak::time)]
     time: Duration,
+    /// Requests per second of a soak, on kept connections and as many on fresh ones.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -57,7 +60,7 @@ enum What {
     Pcap,
     /// The same of a goroutine dump, beside `wc -l` and `grep -c`.
     Dumps,
-    /// Memory, CPU time and requests per second of a long watch, and by how much they change in an hour.
+    /// Memory of a long watch, CPU time for each request, and by how much they change in an hour.
     Soak,
     /// The 99th percentile with gopulse at work and with gopulse stopped, in pairs.
     Still,
@@ -100,7 +103,7 @@ pub(crate) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             sched::compare(&gopulse, arguments.rounds, time)
         }
         What::Start => start::compare(&gopulse, arguments.rounds),
-        What::Soak => soak::soak(&gopulse, arguments.time),
+        What::Soak => soak::soak(&gopulse, arguments.time, arguments.rate),
         What::Still => {
             let time = Duration::from_secs(arguments.seconds);
             soak::still(&gopulse, arguments.rounds, time)

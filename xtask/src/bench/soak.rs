@@ -1,9 +1,11 @@
-//! Whether a long watch grows or slows down: a service under full load with gopulse on it, looked at again and
-//! again; and whether the service notices that gopulse stands still.
+//! Whether a long watch grows or slows down: a service under load with gopulse on it, looked at again and again;
+//! and whether the service notices that gopulse stands still.
 //!
-//! `soak` fits a line to gopulse's resident memory, to its CPU time and to the requests per second, and says
-//! by how much each changes in an hour, with twice the standard error of the slope. `still` measures latency
-//! at a fixed rate in pairs of phases: gopulse at work, and gopulse stopped by a signal.
+//! `soak` asks at a fixed rate, on kept connections and on one for each request at the same time, so that every
+//! stretch of the run is asked the same. It fits lines to gopulse's memory, and to the CPU time that gopulse and
+//! the service take for a request, in which the probes' time is: a machine that others share makes both wait, and
+//! waiting is no CPU time. It says by how much each changes in an hour, with twice the standard error of the slope.
+//! `still` measures latency at a fixed rate in pairs of phases: gopulse at work, and gopulse stopped by a signal.
 
 use std::{
     fs,
@@ -19,15 +21,15 @@ use super::{
 use anyhow::Context as _;
 use gopulse_tests::{
     gopulse::Watch,
-    process::{Process, succeed},
+    process::Process,
     services::{self, Service, go_time},
 };
 use nix::sys::signal::Signal;
 
-/// Points that a line is fitted to.
-const POINTS: u32 = 20;
-/// Those at the beginning that are left out: tables fill up to what they may hold.
-const WARM: usize = 4;
+/// Points that a line is fitted to, and those that are only looked at.
+const POINTS: u32 = 40;
+/// Those at the beginning that are left out, of all: tables fill up to what they may hold.
+const WARM: usize = POINTS as usize / 4;
 
 /// `90s`, `5m`, `1h`.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
@@ -47,12 +49,25 @@ struct Point {
     hours: f64,
     /// Of gopulse, in MiB.
     resident: f64,
-    /// Of gopulse itself, in percent of one CPU.
-    cpu: f64,
+    /// CPU time of gopulse's process for each request, in µs.
+    gopulse: f64,
+    /// CPU time of the service for each request, in µs.
+    service: f64,
     requests_per_s: f64,
 }
 
-pub(super) fn soak(gopulse: &Path, time: Duration) -> anyhow::Result<ExitCode> {
+/// What is fitted: its name, and where it stands in a point.
+type Column = (&'static str, fn(&Point) -> f64);
+
+const COLUMNS: [Column; 4] = [
+    ("resident MiB", |point| point.resident),
+    ("gopulse us", |point| point.gopulse),
+    ("service us", |point| point.service),
+    ("requests/s", |point| point.requests_per_s),
+];
+
+/// `rate` is that of each kind of connection, in requests per second; more than the service can give is full load.
+pub(super) fn soak(gopulse: &Path, time: Duration, rate: u32) -> anyhow::Result<ExitCode> {
     let hello = Service::start("hello", &[])?;
     let url = format!("http://{}/", hello.address);
     let stretch = (time / POINTS).max(Duration::from_secs(2));
@@ -68,32 +83,28 @@ pub(super) fn soak(gopulse: &Path, time: Duration) -> anyhow::Result<ExitCode> {
     let mut command = Command::new(gopulse);
     let watch = Watch::run(command.args(begin).args(["--port", &hello.port()]))?;
     println!(
-        "{POINTS} stretches of {} s, kept and fresh connections in turn",
+        "{POINTS} stretches of {} s, {rate} requests/s on kept connections and {rate} on fresh ones",
         stretch.as_secs()
     );
-    println!(
-        "{:>8}{:>14}{:>10}{:>12}",
-        "s", "resident MiB", "CPU %", "requests/s"
-    );
+    let names = COLUMNS.map(|(name, _)| format!("{name:>14}"));
+    println!("{:>8}{}", "s", names.concat());
     let began = Instant::now();
     let mut points = Vec::new();
     for _ in 0..POINTS {
-        let (before, since) = (cpu_time(watch.pid())?, Instant::now());
-        let requests_per_s = both(&url, stretch / 2)?;
-        let took = cpu_time(watch.pid())? - before;
+        let spent = || anyhow::Ok((cpu_time(watch.pid())?, cpu_time(hello.process.pid())?));
+        let (before, since) = (spent()?, Instant::now());
+        let requests = both(&url, rate, stretch)?;
+        let (after, took) = (spent()?, since.elapsed());
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / requests;
         let point = Point {
             hours: began.elapsed().as_secs_f64() / 3600.0,
             resident: resident(watch.pid())?,
-            cpu: 100.0 * took.as_secs_f64() / since.elapsed().as_secs_f64(),
-            requests_per_s,
+            gopulse: each(after.0 - before.0),
+            service: each(after.1 - before.1),
+            requests_per_s: requests / took.as_secs_f64(),
         };
-        println!(
-            "{:>8.0}{:>14.1}{:>10.1}{:>12.0}",
-            point.hours * 3600.0,
-            point.resident,
-            point.cpu,
-            point.requests_per_s
-        );
+        let values = COLUMNS.map(|(_, value)| format!("{:>14.1}", value(&point)));
+        println!("{:>8.0}{}", point.hours * 3600.0, values.concat());
         points.push(point);
     }
     let lost = watch.finish()?.report.events_lost();
@@ -103,9 +114,9 @@ pub(super) fn soak(gopulse: &Path, time: Duration) -> anyhow::Result<ExitCode> {
     );
     let warm = points.get(WARM..).unwrap_or_default();
     println!("Change in an hour, by a line through all but the first {WARM}:");
-    tell("resident MiB", warm, |point| point.resident);
-    tell("CPU %", warm, |point| point.cpu);
-    tell("requests/s", warm, |point| point.requests_per_s);
+    for (name, value) in COLUMNS {
+        tell(name, warm, value);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -146,20 +157,31 @@ fn slope(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     Some((slope, (rest / (number - 2.0) / spread).sqrt()))
 }
 
-/// Full load by kept connections, then by one for each request; requests per second of both together.
-fn both(url: &str, each: Duration) -> anyhow::Result<f64> {
+/// Asks on kept connections, and beside it on one for each request; how many requests that were.
+fn both(url: &str, rate: u32, time: Duration) -> anyhow::Result<f64> {
+    let paces = [&[][..], &["-fresh"]].map(|fresh| pace(url, rate, time, fresh));
     let mut requests = 0.0;
-    for fresh in [&[][..], &["-H", "Connection: close"]] {
-        let mut wrk = Command::new("wrk");
-        wrk.args(["-t1", "-c32"]).args(fresh);
-        wrk.arg(format!("-d{}s", each.as_secs().max(1))).arg(url);
-        let said = succeed(&mut wrk)?;
-        let rate = said
-            .lines()
-            .find_map(|line| line.strip_prefix("Requests/sec:"));
-        requests += rate.context("wrk gave no rate")?.trim().parse::<f64>()? / 2.0;
+    for pace in paces {
+        requests += sum_of(pace?, time)?["requests"]
+            .as_f64()
+            .context("pace counted nothing")?;
     }
     Ok(requests)
+}
+
+/// A load that has begun.
+fn pace(url: &str, rate: u32, time: Duration, how: &[&str]) -> anyhow::Result<Process> {
+    let mut pace = Command::new(services::program("pace")?);
+    pace.args(["-url", url, "-rate", &rate.to_string()]);
+    Process::start(pace.args(["-duration", &go_time(time)]).args(how))
+}
+
+/// What it measured, once it is over; no request failed.
+fn sum_of(pace: Process, time: Duration) -> anyhow::Result<serde_json::Value> {
+    let said = pace.wait(time * 5)?.stdout;
+    let sum: serde_json::Value = serde_json::from_str(&said)?;
+    anyhow::ensure!(sum["failed"] == 0, "requests failed: {said}");
+    Ok(sum)
 }
 
 /// `VmRSS` of proc_pid_status(5), in MiB.
@@ -205,19 +227,7 @@ pub(super) fn still(gopulse: &Path, rounds: u32, time: Duration) -> anyhow::Resu
 
 /// The 99th percentile at a fixed rate of new connections, in seconds.
 fn latency(url: &str, time: Duration) -> anyhow::Result<f64> {
-    let mut pace = Command::new(services::program("pace")?);
-    pace.args([
-        "-url",
-        url,
-        "-rate",
-        "1000",
-        "-fresh",
-        "-duration",
-        &go_time(time),
-    ]);
-    let said = Process::start(&mut pace)?.wait(time * 5)?.stdout;
-    let sum: serde_json::Value = serde_json::from_str(&said)?;
-    anyhow::ensure!(sum["failed"] == 0, "requests failed: {said}");
+    let sum = sum_of(pace(url, 1000, time, &["-fresh"])?, time)?;
     sum["p99_s"].as_f64().context("pace gave no percentile")
 }
 
