@@ -113,3 +113,42 @@ fn too_many() -> Unseen {
         remedy: "watch for a shorter time, or fewer processes".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: BootInstant = BootInstant(0);
+
+    #[test]
+    fn a_stack_is_told_once_and_once_more_of_another_process() {
+        let mut stacks = Stacks::new();
+        let (first, told) = stacks.name(AT, 7, &[0x10, 0x20], None);
+        assert!(first.is_some() && told.is_some());
+        assert_eq!(stacks.name(AT, 7, &[0x10, 0x20], None), (first, None));
+        for (pid, addresses) in [(8, &[0x10, 0x20][..]), (7, &[0x20, 0x10]), (7, &[0x10])] {
+            let (other, told) = stacks.name(AT, pid, addresses, None);
+            assert!(other.is_some_and(|other| Some(other) != first) && told.is_some());
+        }
+        stacks.forget(7);
+        let (again, told) = stacks.name(AT, 7, &[0x10, 0x20], None);
+        assert!(again != first && told.is_some());
+        assert_eq!(stacks.name(AT, 7, &[], None), (None, None));
+    }
+
+    #[test]
+    fn that_there_are_too_many_is_said_once() {
+        let mut stacks = Stacks::new();
+        for address in 0..u64::from(MOST) {
+            assert!(stacks.name(AT, 7, &[address], None).0.is_some());
+        }
+        let (none, said) = stacks.name(AT, 7, &[u64::MAX], None);
+        assert_eq!(none, None);
+        assert!(matches!(
+            said.map(|event| event.fact),
+            Some(Fact::Unseen(_))
+        ));
+        assert_eq!(stacks.name(AT, 7, &[u64::MAX], None), (None, None));
+        assert!(stacks.name(AT, 7, &[0], None).0.is_some(), "it is known");
+    }
+}
