@@ -18,7 +18,7 @@ use crate::{
     event::{Fact, MemoryLimit, Pid, Quota, Runtime, Unseen},
     golang::{GoError, runtime},
     host::load::load,
-    target::{memory_limits::MemoryLimits, quotas::Quotas},
+    target::limits::Limits,
 };
 
 /// Between two looks.
@@ -28,8 +28,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Surroundings {
     next: Option<Instant>,
-    quotas: Quotas,
-    memory_limits: MemoryLimits,
+    limits: Limits,
     told: HashMap<Pid, Told>,
     unseen: HashSet<String>,
 }
@@ -69,34 +68,32 @@ impl Surroundings {
         self.told.retain(|pid, _| processes.get(*pid).is_some());
         let mut facts = Vec::new();
         for known in processes.all() {
-            facts.extend(self.quota(known));
-            facts.extend(self.memory_limit(known));
+            facts.extend(self.limits(known).into_iter().flatten());
             facts.extend(self.runtime(known));
         }
         facts
     }
 
-    fn quota(&mut self, known: &Known) -> Option<Fact> {
+    /// News of its quota and of its limit of memory. Where the one cannot be seen, the other cannot either, and
+    /// that is said once.
+    fn limits(&mut self, known: &Known) -> [Option<Fact>; 2] {
         let process = &known.process;
-        match self.quotas.of_process(process.pid) {
-            Ok(read) => {
-                let told = self.told.entry(process.pid).or_default();
-                news(&mut told.quota, read?).map(Fact::Quota)
-            }
+        let Some(allowed) = self.limits.of_process(process.pid) else {
+            return [None, None];
+        };
+        let told = self.told.entry(process.pid).or_default();
+        let memory = allowed
+            .memory
+            .and_then(|read| news(&mut told.memory_limit, read));
+        let quota = match allowed.quota {
+            Ok(read) => news(&mut told.quota, read).map(Fact::Quota),
             Err(why) => self.once(Unseen {
                 what: format!("the CPU quota of {}", process.comm),
                 why,
                 remedy: "run gopulse on the host and not in a container".to_owned(),
             }),
-        }
-    }
-
-    /// Where the quota cannot be seen, this cannot either, and that is said once.
-    fn memory_limit(&mut self, known: &Known) -> Option<Fact> {
-        let pid = known.process.pid;
-        let read = self.memory_limits.of_process(pid)?;
-        let told = self.told.entry(pid).or_default();
-        news(&mut told.memory_limit, read).map(Fact::MemoryLimit)
+        };
+        [quota, memory.map(Fact::MemoryLimit)]
     }
 
     fn runtime(&mut self, known: &Known) -> Option<Fact> {

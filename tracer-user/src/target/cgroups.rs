@@ -15,7 +15,15 @@ use nix::errno::Errno;
 use procfs::process::{MountInfos, Process};
 
 use super::thread_group;
-use crate::event::Pid;
+use crate::{event::Pid, plain};
+
+/// Cgroups above a process's own that are looked at; the kernel allows deeper trees, nobody has them.
+const DEEPEST: usize = 32;
+
+/// The cgroups that a process is in, one in each tree, as the kernel tells them; `None` where it is gone.
+pub(super) fn of_process(pid: Pid) -> Option<String> {
+    plain::read(&format!("/proc/{pid}/cgroup"))
+}
 
 /// The two forms that cgroups have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +75,13 @@ impl Hierarchy {
         found
     }
 
+    /// Those of the trees whose cgroups may be limited by a controller: version one's own tree of it, and
+    /// version two's, where it is or may come.
+    pub(super) fn with_controller(controller: &str, mounted: &[Self]) -> Vec<Self> {
+        let may = |tree: &&Self| tree.version == Version::Two || tree.has(controller);
+        mounted.iter().filter(may).cloned().collect()
+    }
+
     /// The path of a process's cgroup in it, of what its `/proc/PID/cgroup` says: `4:cpu,cpuacct:/web` in
     /// version one, `0::/web` in version two.
     pub(super) fn membership<'c>(&self, cgroups: &'c str) -> Option<&'c str> {
@@ -93,7 +108,7 @@ impl Hierarchy {
     }
 
     /// A cgroup's path as it is seen here; `None` where it is not to be seen.
-    pub(super) fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
+    fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
         let below = path.strip_prefix(self.root.trim_end_matches('/'))?;
         let inside = below.is_empty() || below.starts_with('/');
         (inside && !path.split('/').any(|name| name == "..")).then_some(below)
@@ -101,8 +116,22 @@ impl Hierarchy {
 
     /// The directory of a cgroup, whether it is there or not; `None` where it is not to be seen.
     pub(super) fn directory(&self, path: &str) -> Option<PathBuf> {
-        let below = self.below(path)?;
-        Some(self.at.join(below.trim_start_matches('/')))
+        Some(self.seen_at(self.below(path)?))
+    }
+
+    /// A cgroup and those above it as far as they are seen here, the innermost first, each by its path
+    /// below what is seen and its directory; `None` where it is not to be seen.
+    pub(super) fn upwards<'p>(
+        &self,
+        path: &'p str,
+    ) -> Option<impl Iterator<Item = (&'p str, PathBuf)>> {
+        let own = self.below(path)?;
+        Some(with_ancestors(own).map(|path| (path, self.seen_at(path))))
+    }
+
+    /// The directory of a path below what is seen.
+    fn seen_at(&self, below: &str) -> PathBuf {
+        self.at.join(below.trim_start_matches('/'))
     }
 }
 
@@ -178,6 +207,14 @@ pub(super) fn directories(path: &str, hierarchies: &[Hierarchy]) -> Vec<PathBuf>
     trees.filter_map(|tree| tree.directory(path)).collect()
 }
 
+/// `/a/b`, `/a`, and the root.
+fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let own = path.trim_end_matches('/');
+    std::iter::successors(Some(own), |path| Some(path.rsplit_once('/')?.0))
+        .map(|path| if path.is_empty() { "/" } else { path })
+        .take(DEEPEST)
+}
+
 /// The processes in a cgroup and in all below it.
 fn below(directory: &Path) -> BTreeSet<Pid> {
     let mut members = BTreeSet::new();
@@ -221,14 +258,14 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A made-up tree of cgroups.
-    struct Tree(tempfile::TempDir);
+    pub(in crate::target) struct Tree(tempfile::TempDir);
 
     impl Tree {
-        fn new() -> Self {
+        pub(in crate::target) fn new() -> Self {
             Self(tempfile::tempdir().unwrap())
         }
 
@@ -236,19 +273,38 @@ mod tests {
             self.0.path()
         }
 
-        fn cgroup(&self, path: &str, procs: &str) -> &Self {
-            let directory = self.at().join(path.trim_start_matches('/'));
+        /// Writes a file of a cgroup, and makes that where it is not there.
+        pub(in crate::target) fn file(&self, cgroup: &str, name: &str, text: &str) -> &Self {
+            let directory = self.at().join(cgroup.trim_start_matches('/'));
             fs::create_dir_all(&directory).unwrap();
-            fs::write(directory.join("cgroup.procs"), procs).unwrap();
+            fs::write(directory.join(name), text).unwrap();
             self
         }
 
+        fn cgroup(&self, path: &str, procs: &str) -> &Self {
+            self.file(path, "cgroup.procs", procs)
+        }
+
+        /// The tree as it is mounted: all that lies `below`, of which `root` is seen.
         fn hierarchy(&self, version: Version, below: &str, root: &str) -> Hierarchy {
             Hierarchy {
                 version,
                 at: self.at().join(below),
                 root: root.to_owned(),
                 options: HashMap::new(),
+            }
+        }
+
+        /// The same with a controller of version one.
+        pub(in crate::target) fn of_controller(
+            &self,
+            controller: &str,
+            version: Version,
+            root: &str,
+        ) -> Hierarchy {
+            Hierarchy {
+                options: HashMap::from([(controller.to_owned(), None)]),
+                ..self.hierarchy(version, "", root)
             }
         }
     }

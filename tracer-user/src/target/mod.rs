@@ -7,10 +7,9 @@
 mod cgroups;
 pub mod containers;
 pub mod descriptors;
+pub mod limits;
 pub mod listeners;
-pub mod memory_limits;
 pub mod queues;
-pub mod quotas;
 
 use std::{
     collections::BTreeSet,
@@ -242,8 +241,7 @@ pub fn exe(pid: Pid) -> Option<PathBuf> {
 /// The id of the container that the process is in, where its cgroup's path tells.
 #[must_use]
 pub fn container(pid: Pid) -> Option<String> {
-    let cgroups = plain::read(&format!("/proc/{pid}/cgroup"))?;
-    containers::of_cgroups(&cgroups).map(str::to_owned)
+    containers::of_cgroups(&cgroups::of_process(pid)?).map(str::to_owned)
 }
 
 /// Whether the process has a program: the kernel's own have none, nor have those that ended and were

@@ -14,10 +14,10 @@ use std::{
 
 use super::{
     TargetError,
-    cgroups::{Groups, Hierarchy, directories},
+    cgroups::{self, Groups, Hierarchy, directories},
     every_pid,
 };
-use crate::{event::Pid, plain};
+use crate::event::Pid;
 
 /// Hexadecimal digits of an id.
 const ID: usize = 64;
@@ -140,7 +140,7 @@ pub(super) fn find(
 ) -> Result<(BTreeSet<Pid>, Groups), TargetError> {
     let processes = every_pid()
         .into_iter()
-        .filter_map(|pid| Some((pid, plain::read(&format!("/proc/{pid}/cgroup"))?)));
+        .filter_map(|pid| Some((pid, cgroups::of_process(pid)?)));
     let mut running = running(processes);
     // A whole id needs no names, which are in many files.
     if !running.iter().any(|container| container.id == asked) {
@@ -150,9 +150,10 @@ pub(super) fn find(
     }
     let meant = meant(asked, &running)?;
     let paths = meant.paths.iter();
-    let cgroups = paths.flat_map(|path| directories(path, hierarchies));
-    let cgroups: BTreeSet<_> = cgroups.collect();
-    let groups = Groups::there(cgroups.into_iter().collect());
+    let at: BTreeSet<_> = paths
+        .flat_map(|path| directories(path, hierarchies))
+        .collect();
+    let groups = Groups::there(at.into_iter().collect());
     Ok((meant.pids.clone(), groups))
 }
 

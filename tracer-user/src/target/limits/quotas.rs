@@ -1,18 +1,11 @@
 //! The CPU quotas of processes' cgroups: `cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1.
-//!
-//! In: `/proc/PID/cgroup` and the cgroup file systems as they are mounted here. Out: for each process the one
-//! limit that matters: a quota holds for all cgroups below it, so every ancestor is looked at.
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
-use super::cgroups::{Hierarchy, Version};
 use crate::{
     event::{Pid, Quota},
-    plain,
+    target::cgroups::{Hierarchy, Version},
 };
-
-/// Cgroups above a process's own that are looked at; the kernel allows deeper trees, nobody has them.
-const DEEPEST: usize = 32;
 
 /// A cgroup's limit, and what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,43 +19,23 @@ struct Limit {
 
 /// Reads quotas, and remembers which of them stopped somebody.
 #[derive(Debug)]
-pub struct Quotas {
+pub(super) struct Quotas {
     hierarchies: Vec<Hierarchy>,
     /// For how long each cgroup had been throttled when it was first seen.
     before: HashMap<String, Duration>,
 }
 
 impl Quotas {
-    /// As they are mounted here.
-    #[must_use]
-    pub fn new() -> Self {
-        let mut trees = Hierarchy::mounted();
-        trees.retain(may_limit);
-        Self::of(trees)
-    }
-
-    fn of(hierarchies: Vec<Hierarchy>) -> Self {
+    /// Those of the trees that are mounted here.
+    pub(super) fn among(mounted: &[Hierarchy]) -> Self {
         Self {
-            hierarchies,
+            hierarchies: Hierarchy::with_controller("cpu", mounted),
             before: HashMap::new(),
         }
     }
 
-    /// The quota that holds for `pid`: of several the one that stopped its cgroup for longest since we look,
-    /// and the tightest where none did. `None` where the process is gone.
-    ///
-    /// # Errors
-    ///
-    /// Its cgroup cannot be found among those mounted here; the text says why.
-    pub fn of_process(&mut self, pid: Pid) -> Result<Option<Quota>, String> {
-        match plain::read(&format!("/proc/{pid}/cgroup")) {
-            Some(cgroups) => self.of_member(pid, &cgroups).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// The same for a process of which `/proc/PID/cgroup` says this.
-    fn of_member(&mut self, pid: Pid, cgroups: &str) -> Result<Quota, String> {
+    /// The quota that holds for `pid`, of which `/proc/PID/cgroup` says this.
+    pub(super) fn of_member(&mut self, pid: Pid, cgroups: &str) -> Result<Quota, String> {
         let mut outside = None;
         let mut own = None;
         let mut limits = Vec::new();
@@ -70,13 +43,12 @@ impl Quotas {
             let Some(path) = hierarchy.membership(cgroups) else {
                 continue;
             };
-            let Some(below) = hierarchy.below(path) else {
+            let Some(upwards) = hierarchy.upwards(path) else {
                 outside = Some(path);
                 continue;
             };
-            for cgroup in with_ancestors(below) {
+            for (cgroup, directory) in upwards {
                 own.get_or_insert(cgroup);
-                let directory = hierarchy.at.join(cgroup.trim_start_matches('/'));
                 let limit = Limit::of(hierarchy.version, &directory);
                 limits.extend(limit.map(|limit| (cgroup, limit)));
             }
@@ -106,12 +78,6 @@ impl Quotas {
             Some((cgroup, limit)) => limit.told(pid, cgroup),
             None => Limit::NONE.told(pid, own),
         })
-    }
-}
-
-impl Default for Quotas {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -185,55 +151,21 @@ impl Limit {
     }
 }
 
-/// Whether a tree's cgroups may have CPU quotas.
-fn may_limit(tree: &Hierarchy) -> bool {
-    tree.version == Version::Two || tree.options.contains_key("cpu")
-}
-
-/// `/a/b`, `/a`, and the root.
-pub(super) fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
-    let own = path.trim_end_matches('/');
-    std::iter::successors(Some(own), |path| Some(path.rsplit_once('/')?.0))
-        .map(|path| if path.is_empty() { "/" } else { path })
-        .take(DEEPEST)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::cgroups::tests::Tree;
 
-    /// A made-up tree of cgroups.
-    struct Tree(tempfile::TempDir);
+    /// A cgroup of v2 with its limit, and for how many microseconds it was throttled.
+    fn two(tree: &Tree, cgroup: &str, max: &str, throttled: u64) {
+        let stat =
+            format!("usage_usec 9\nnr_periods 40\nnr_throttled 30\nthrottled_usec {throttled}\n");
+        tree.file(cgroup, "cpu.max", max)
+            .file(cgroup, "cpu.stat", &stat);
+    }
 
-    impl Tree {
-        fn new() -> Self {
-            Self(tempfile::tempdir().unwrap())
-        }
-
-        fn file(&self, cgroup: &str, name: &str, text: &str) -> &Self {
-            let directory = self.0.path().join(cgroup.trim_start_matches('/'));
-            fs::create_dir_all(&directory).unwrap();
-            fs::write(directory.join(name), text).unwrap();
-            self
-        }
-
-        /// A cgroup of v2 with its limit, and for how many microseconds it was throttled.
-        fn two(&self, cgroup: &str, max: &str, throttled: u64) -> &Self {
-            let stat = format!(
-                "usage_usec 9\nnr_periods 40\nnr_throttled 30\nthrottled_usec {throttled}\n"
-            );
-            self.file(cgroup, "cpu.max", max)
-                .file(cgroup, "cpu.stat", &stat)
-        }
-
-        fn quotas(&self, version: Version, root: &str) -> Quotas {
-            Quotas::of(vec![Hierarchy {
-                version,
-                at: self.0.path().to_owned(),
-                root: root.to_owned(),
-                options: HashMap::from([("cpu".to_owned(), None)]),
-            }])
-        }
+    fn quotas(tree: &Tree, version: Version, root: &str) -> Quotas {
+        Quotas::among(&[tree.of_controller("cpu", version, root)])
     }
 
     fn micros(number: u64) -> Duration {
@@ -243,9 +175,8 @@ mod tests {
     #[test]
     fn the_limit_of_version_two_is_one_line() {
         let tree = Tree::new();
-        tree.two("/web", "20000 100000\n", 1_234_567);
-        let quota = tree
-            .quotas(Version::Two, "/")
+        two(&tree, "/web", "20000 100000\n", 1_234_567);
+        let quota = quotas(&tree, Version::Two, "/")
             .of_member(7, "0::/web\n")
             .unwrap();
         assert_eq!(
@@ -270,7 +201,7 @@ mod tests {
             .file("/web", "cpu.cfs_period_us", "100000\n")
             .file("/web", "cpu.stat", stat);
         let cgroups = "9:name=systemd:/other\n4:cpu,cpuacct:/web\n0::/\n";
-        let mut quotas = tree.quotas(Version::One, "/");
+        let mut quotas = quotas(&tree, Version::One, "/");
         let quota = quotas.of_member(7, cgroups).unwrap();
         assert_eq!(quota.quota, Some(micros(50_000)));
         assert_eq!(quota.throttled, Duration::from_nanos(1_234_567_890));
@@ -284,11 +215,10 @@ mod tests {
     #[test]
     fn a_quota_holds_for_every_cgroup_below_it() {
         let tree = Tree::new();
-        tree.two("/pods", "400000 100000", 0)
-            .two("/pods/a", "150000 100000", 0)
-            .two("/pods/a/web", "max 100000", 0);
-        let quota = tree
-            .quotas(Version::Two, "/")
+        two(&tree, "/pods", "400000 100000", 0);
+        two(&tree, "/pods/a", "150000 100000", 0);
+        two(&tree, "/pods/a/web", "max 100000", 0);
+        let quota = quotas(&tree, Version::Two, "/")
             .of_member(7, "0::/pods/a/web")
             .unwrap();
         assert_eq!(quota.cgroup, "/pods/a");
@@ -298,22 +228,22 @@ mod tests {
     #[test]
     fn of_several_quotas_the_one_that_stops_somebody_matters() {
         let tree = Tree::new();
-        tree.two("/pods", "400000 100000", 9_000)
-            .two("/pods/a", "150000 100000", 0);
-        let mut quotas = tree.quotas(Version::Two, "/");
+        two(&tree, "/pods", "400000 100000", 9_000);
+        two(&tree, "/pods/a", "150000 100000", 0);
+        let mut quotas = quotas(&tree, Version::Two, "/");
         let cgroup = |quotas: &mut Quotas| quotas.of_member(7, "0::/pods/a").unwrap().cgroup;
         // What was before we looked is over.
         assert_eq!(cgroup(&mut quotas), "/pods/a");
-        tree.two("/pods", "400000 100000", 9_500);
+        two(&tree, "/pods", "400000 100000", 9_500);
         assert_eq!(cgroup(&mut quotas), "/pods");
     }
 
     #[test]
     fn in_a_container_the_mount_shows_a_part_of_the_tree() {
         let tree = Tree::new();
-        tree.two("/", "20000 100000", 0)
-            .two("/web", "max 100000", 0);
-        let mut quotas = tree.quotas(Version::Two, "/docker/abc");
+        two(&tree, "/", "20000 100000", 0);
+        two(&tree, "/web", "max 100000", 0);
+        let mut quotas = quotas(&tree, Version::Two, "/docker/abc");
         let quota = quotas.of_member(7, "0::/docker/abc/web").unwrap();
         assert_eq!(quota.cgroup, "/");
         assert_eq!(quota.quota, Some(micros(20_000)));
@@ -326,10 +256,10 @@ mod tests {
     #[test]
     fn without_a_limit_its_own_cgroup_is_told() {
         let tree = Tree::new();
-        let mut quotas = tree.quotas(Version::Two, "/");
+        let mut quotas = quotas(&tree, Version::Two, "/");
         let quota = quotas.of_member(7, "0::/web").unwrap();
         assert_eq!((quota.quota, quota.cgroup.as_str()), (None, "/web"));
-        let none = Quotas::of(Vec::new()).of_member(7, "0::/web");
+        let none = Quotas::among(&[]).of_member(7, "0::/web");
         assert!(none.unwrap_err().contains("no cgroup file system"));
     }
 
@@ -337,20 +267,9 @@ mod tests {
     fn files_that_make_no_sense_are_no_limit() {
         let tree = Tree::new();
         for max in ["", "20000", "x y", "20000 0", "max"] {
-            tree.two("/web", max, 0);
-            let mut quotas = tree.quotas(Version::Two, "/");
+            two(&tree, "/web", max, 0);
+            let mut quotas = quotas(&tree, Version::Two, "/");
             assert_eq!(quotas.of_member(7, "0::/web").unwrap().quota, None, "{max}");
         }
-    }
-
-    #[test]
-    fn who_is_gone_has_no_quota_and_who_is_there_has_an_answer() {
-        let mut quotas = Quotas::new();
-        assert_eq!(quotas.of_process(u32::MAX), Ok(None));
-        let pid = std::process::id();
-        let Ok(told) = quotas.of_process(pid) else {
-            return; // no cgroups where this runs
-        };
-        assert_eq!(told.unwrap().pid, pid);
     }
 }
