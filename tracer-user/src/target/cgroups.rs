@@ -135,72 +135,6 @@ impl Hierarchy {
     }
 }
 
-/// Cgroups that are watched, each with all below it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups {
-    directories: BTreeSet<PathBuf>,
-}
-
-impl Groups {
-    /// The cgroup that a user named: by its directory, or as `/proc/PID/cgroup` writes it. In version
-    /// one that may be a cgroup in each of several trees. None of them where there is no such cgroup.
-    pub(super) fn named(path: &Path, hierarchies: &[Hierarchy]) -> Self {
-        let within = |hierarchy: &&Hierarchy| path.starts_with(&hierarchy.at);
-        // Of mounts below each other the innermost is meant.
-        let deepest = |hierarchy: &&Hierarchy| hierarchy.at.components().count();
-        let absolute = hierarchies.iter().filter(within).max_by_key(deepest);
-        let candidates: Vec<PathBuf> = match (absolute, path.to_str()) {
-            (Some(_), _) => vec![path.to_owned()],
-            (None, Some(path)) => directories(&format!("/{}", path.trim_matches('/')), hierarchies),
-            (None, None) => Vec::new(),
-        };
-        Self::there(candidates)
-    }
-
-    /// Those of the directories that are cgroups. Where the trees of version one hold the same
-    /// processes, as they do in most places, one of them is enough.
-    pub(super) fn there(candidates: Vec<PathBuf>) -> Self {
-        let mut groups = Self::default();
-        let mut members = BTreeSet::new();
-        for directory in candidates {
-            if !directory.join("cgroup.procs").exists() {
-                continue;
-            }
-            let more = below(&directory);
-            if groups.directories.is_empty() || !more.is_subset(&members) {
-                members.extend(more);
-                groups.directories.insert(directory);
-            }
-        }
-        groups
-    }
-
-    /// Takes in others.
-    pub(super) fn extend(&mut self, others: Self) {
-        self.directories.extend(others.directories);
-    }
-
-    /// Nothing is watched.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.directories.is_empty()
-    }
-
-    /// Every process that is in one of them now, also one that has ended and was not waited for, and
-    /// the kernel's own.
-    #[must_use]
-    pub fn members(&self) -> BTreeSet<Pid> {
-        let directories = self.directories.iter();
-        directories.flat_map(|at| below(at)).collect()
-    }
-
-    /// One of them is still there, so that processes may be started in it.
-    #[must_use]
-    pub fn remain(&self) -> bool {
-        self.directories.iter().any(|directory| directory.exists())
-    }
-}
-
 /// Where a cgroup of this path would be, in each tree where it is to be seen.
 pub(super) fn directories(path: &str, hierarchies: &[Hierarchy]) -> Vec<PathBuf> {
     let trees = hierarchies.iter();
@@ -216,11 +150,11 @@ fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The processes in a cgroup and in all below it.
-fn below(directory: &Path) -> BTreeSet<Pid> {
-    let mut members = BTreeSet::new();
+pub(super) fn members(directory: &Path) -> BTreeSet<Pid> {
+    let mut found = BTreeSet::new();
     let mut waiting = vec![directory.to_owned()];
     while let Some(cgroup) = waiting.pop() {
-        members.extend(of_one(&cgroup));
+        found.extend(of_one(&cgroup));
         // A directory's links count those in it (`kernfs_refresh_inode` in fs/kernfs/inode.c), and most have
         // none: that spares reading them.
         if fs::metadata(&cgroup).is_ok_and(|about| about.nlink() == 2) {
@@ -233,7 +167,7 @@ fn below(directory: &Path) -> BTreeSet<Pid> {
                 .map(|entry| entry.path()),
         );
     }
-    members
+    found
 }
 
 fn of_one(cgroup: &Path) -> Vec<Pid> {
@@ -269,7 +203,7 @@ pub(super) mod tests {
             Self(tempfile::tempdir().unwrap())
         }
 
-        fn at(&self) -> &Path {
+        pub(in crate::target) fn at(&self) -> &Path {
             self.0.path()
         }
 
@@ -281,12 +215,17 @@ pub(super) mod tests {
             self
         }
 
-        fn cgroup(&self, path: &str, procs: &str) -> &Self {
+        pub(in crate::target) fn cgroup(&self, path: &str, procs: &str) -> &Self {
             self.file(path, "cgroup.procs", procs)
         }
 
         /// The tree as it is mounted: all that lies `below`, of which `root` is seen.
-        fn hierarchy(&self, version: Version, below: &str, root: &str) -> Hierarchy {
+        pub(in crate::target) fn hierarchy(
+            &self,
+            version: Version,
+            below: &str,
+            root: &str,
+        ) -> Hierarchy {
             Hierarchy {
                 version,
                 at: self.at().join(below),
@@ -307,73 +246,6 @@ pub(super) mod tests {
                 ..self.hierarchy(version, "", root)
             }
         }
-    }
-
-    fn members(path: impl AsRef<Path>, hierarchies: &[Hierarchy]) -> Vec<Pid> {
-        let groups = Groups::named(path.as_ref(), hierarchies);
-        groups.members().into_iter().collect()
-    }
-
-    #[test]
-    fn a_cgroup_is_named_by_its_directory_or_as_proc_writes_it_and_means_all_below() {
-        let tree = Tree::new();
-        tree.cgroup("/", "1\n")
-            .cgroup("/web", "")
-            .cgroup("/web/a", "10\n11\n")
-            .cgroup("/web/a/deep", "12\n")
-            .cgroup("/webs", "20\n");
-        let two = [tree.hierarchy(Version::Two, "", "/")];
-        for path in ["/web", "web", "/web/", "web/"] {
-            assert_eq!(members(path, &two), [10, 11, 12], "{path}");
-        }
-        assert_eq!(members(tree.at().join("web/a"), &two), [10, 11, 12]);
-        assert_eq!(members("/", &two), [1, 10, 11, 12, 20]);
-        for path in ["/none", "/web/../webs", "web/a/cgroup.procs"] {
-            assert!(
-                Groups::named(Path::new(path), &two).is_empty(),
-                "{path} is no cgroup"
-            );
-        }
-    }
-
-    #[test]
-    fn in_version_one_each_controller_has_a_tree_and_all_are_looked_at() {
-        let tree = Tree::new();
-        tree.cgroup("cpu/web", "10\n11\n")
-            .cgroup("memory/web", "10\n11\n")
-            .cgroup("pids/web", "11\n12\n")
-            .cgroup("systemd/other", "1\n");
-        let trees: Vec<Hierarchy> = ["cpu", "memory", "pids", "systemd"]
-            .map(|name| tree.hierarchy(Version::One, name, "/"))
-            .into();
-        assert_eq!(members("/web", &trees), [10, 11, 12]);
-        let groups = Groups::named(Path::new("/web"), &trees);
-        assert_eq!(groups.directories.len(), 2, "memory tells what cpu does");
-        // One that is named by its directory is meant alone.
-        assert_eq!(members(tree.at().join("pids/web"), &trees), [11, 12]);
-    }
-
-    #[test]
-    fn a_cgroup_without_processes_is_watched_for_those_to_come() {
-        let tree = Tree::new();
-        tree.cgroup("/web", "");
-        let two = [tree.hierarchy(Version::Two, "", "/")];
-        let groups = Groups::named(Path::new("/web"), &two);
-        assert_eq!((groups.remain(), groups.members().len()), (true, 0));
-        tree.cgroup("/web/later", "7\n0\n");
-        assert_eq!(groups.members(), BTreeSet::from([7]));
-        fs::remove_dir_all(tree.at().join("web")).unwrap();
-        assert_eq!((groups.remain(), groups.members().len()), (false, 0));
-    }
-
-    #[test]
-    fn in_a_container_the_mount_shows_a_part_of_the_tree() {
-        let tree = Tree::new();
-        tree.cgroup("/web", "10\n");
-        let part = [tree.hierarchy(Version::Two, "", "/docker/abc")];
-        assert_eq!(members("/docker/abc/web", &part), [10]);
-        assert!(members("/docker/abcd/web", &part).is_empty());
-        assert!(members("/../web", &part).is_empty());
     }
 
     #[test]

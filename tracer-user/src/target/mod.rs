@@ -7,6 +7,7 @@
 mod cgroups;
 pub mod containers;
 pub mod descriptors;
+mod groups;
 pub mod limits;
 pub mod listeners;
 pub mod queues;
@@ -17,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use cgroups::Groups;
+pub use groups::Groups;
 
 use crate::{
     event::{Pid, Unseen},
@@ -134,7 +135,7 @@ pub fn resolve(selectors: &[Selector]) -> Result<Named, TargetError> {
                 extend(pids, found, || TargetError::NoListener(*port))?;
             }
             Selector::Cgroup(path) => {
-                let groups = cgroup(path)?;
+                let mut groups = cgroup(path)?;
                 let found = groups.members().into_iter().filter(|pid| has_program(*pid));
                 extend(pids, found.collect(), || {
                     TargetError::EmptyCgroup(path.clone())
@@ -142,8 +143,9 @@ pub fn resolve(selectors: &[Selector]) -> Result<Named, TargetError> {
                 named.groups.extend(groups);
             }
             Selector::Container(asked) => {
-                let (found, groups) = containers::find(asked, &Hierarchy::mounted())?;
+                let (found, cgroups) = containers::find(asked, &Hierarchy::mounted())?;
                 pids.extend(found);
+                let groups = Groups::of_container(asked, cgroups);
                 if groups.is_empty() {
                     named.unseen.push(later_ones(asked));
                 }

@@ -9,12 +9,12 @@ mod names;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
     TargetError,
-    cgroups::{self, Groups, Hierarchy, directories},
+    cgroups::{self, Hierarchy, directories},
     every_pid,
 };
 use crate::event::Pid;
@@ -129,7 +129,7 @@ fn running(processes: impl Iterator<Item = (Pid, String)>) -> Vec<Running> {
 }
 
 /// The processes of the container that a user named by its id, its name or the beginning of its id, in
-/// this order, as docker takes it; and its cgroups, none where they are not to be seen from here.
+/// this order, as docker takes it; and where its cgroups would be, as far as that is to be seen from here.
 ///
 /// # Errors
 ///
@@ -137,7 +137,7 @@ fn running(processes: impl Iterator<Item = (Pid, String)>) -> Vec<Running> {
 pub(super) fn find(
     asked: &str,
     hierarchies: &[Hierarchy],
-) -> Result<(BTreeSet<Pid>, Groups), TargetError> {
+) -> Result<(BTreeSet<Pid>, Vec<PathBuf>), TargetError> {
     let processes = every_pid()
         .into_iter()
         .filter_map(|pid| Some((pid, cgroups::of_process(pid)?)));
@@ -150,11 +150,10 @@ pub(super) fn find(
     }
     let meant = meant(asked, &running)?;
     let paths = meant.paths.iter();
-    let at: BTreeSet<_> = paths
+    let at: BTreeSet<PathBuf> = paths
         .flat_map(|path| directories(path, hierarchies))
         .collect();
-    let groups = Groups::there(at.into_iter().collect());
-    Ok((meant.pids.clone(), groups))
+    Ok((meant.pids.clone(), at.into_iter().collect()))
 }
 
 /// Which of those that run is meant.
