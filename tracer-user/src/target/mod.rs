@@ -218,10 +218,20 @@ fn matching(is: impl Fn(Pid) -> bool) -> Vec<Pid> {
 
 /// The process that thread `id` belongs to; `None` where there is no such thread.
 fn thread_group(id: u32) -> Option<Pid> {
+    of_status(id, "Tgid:")
+}
+
+/// The process that started the process, or took it over from who did.
+fn parent(pid: Pid) -> Option<Pid> {
+    of_status(pid, "PPid:")
+}
+
+/// The process that this line of `/proc/ID/status` names.
+fn of_status(id: u32, line: &str) -> Option<Pid> {
     let status = plain::read(&format!("/proc/{id}/status"))?;
     status
         .lines()
-        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+        .find_map(|told| told.strip_prefix(line)?.trim().parse().ok())
 }
 
 /// The process's name, as the kernel has it.

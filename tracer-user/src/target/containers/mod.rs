@@ -9,7 +9,7 @@ mod names;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use super::{
@@ -70,11 +70,12 @@ fn named_in(path: &str) -> impl Iterator<Item = (&str, &str)> {
 fn id_of(name: &str) -> Option<&str> {
     let name = name.strip_suffix(".scope").unwrap_or(name);
     let (runtime, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
-    let digits = |id: &str| {
-        id.bytes()
-            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    (id.len() == ID && digits(id) && !runtime.ends_with("conmon")).then_some(id)
+    (is_id(id) && !runtime.ends_with("conmon")).then_some(id)
+}
+
+fn is_id(text: &str) -> bool {
+    let digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == ID && text.bytes().all(digit)
 }
 
 /// A container that has processes.
@@ -89,13 +90,7 @@ struct Running {
 
 impl Running {
     fn read_names(&mut self) {
-        // The second one is the host's, where we are in a container ourselves and see its processes.
-        let mut roots = ["/", "/proc/1/root"].into_iter().map(Path::new);
-        let names = roots.find_map(|root| {
-            let names = names::of(&self.id, &self.paths, root);
-            (!names.is_empty()).then_some(names)
-        });
-        self.names = names.unwrap_or_default();
+        self.names = names::of(&self.id, &self.pids);
     }
 }
 
