@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     event::{Fact, Listening, Pid, Unseen},
-    target::queues::{Queue, Queues},
+    target::{
+        overflows::Overflows,
+        queues::{Queue, Queues},
+    },
 };
 
 /// Between two looks.
@@ -27,10 +30,28 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Finding out whose a listener is walks the file tables of the host: not more often than this.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
+/// A listening socket as it was seen, and how many handshakes found its queue full since we look.
+type Seen = (Queue, u64);
+
+/// A network namespace that some target is in.
+struct Namespace {
+    queues: Queues,
+    overflows: Overflows,
+}
+
+impl Namespace {
+    fn look(&mut self) -> Result<Vec<Seen>, String> {
+        let queues = self.queues.look()?;
+        self.overflows.take(&queues, self.queues.overflows()?);
+        let seen = |queue: Queue| (queue, self.overflows.at(queue.address));
+        Ok(queues.into_iter().map(seen).collect())
+    }
+}
+
 /// What is known of the queues.
 #[derive(Default)]
 pub(super) struct Watched {
-    namespaces: HashMap<PathBuf, Queues>,
+    namespaces: HashMap<PathBuf, Namespace>,
     /// Whose the listeners are, by inode; a stranger's are nobody's.
     owners: HashMap<u64, Option<Pid>>,
     told: HashMap<u64, Listening>,
@@ -50,7 +71,9 @@ impl Watched {
         }
         match Queues::of(pid) {
             Ok(queues) => {
-                self.namespaces.insert(namespace, queues);
+                let overflows = Overflows::default();
+                self.namespaces
+                    .insert(namespace, Namespace { queues, overflows });
                 None
             }
             Err(why) => Some(unseen(why)),
@@ -62,7 +85,7 @@ impl Watched {
     }
 
     /// Every listener of the namespaces; one that cannot be looked at any more is given up.
-    fn look(&mut self) -> (Vec<Queue>, Vec<Unseen>) {
+    fn look(&mut self) -> (Vec<Seen>, Vec<Unseen>) {
         self.looked = Some(Instant::now());
         let (mut queues, mut given_up) = (Vec::new(), Vec::new());
         self.namespaces
@@ -76,17 +99,17 @@ impl Watched {
                     false
                 }
             });
-        let there: HashSet<u64> = queues.iter().map(|queue| queue.inode).collect();
+        let there: HashSet<u64> = queues.iter().map(|(queue, _)| queue.inode).collect();
         self.owners.retain(|inode, _| there.contains(inode));
         self.told.retain(|inode, _| there.contains(inode));
         (queues, given_up)
     }
 
     /// Whether some listener is of an owner that is to be found out, and it is time for it.
-    fn asks(&mut self, queues: &[Queue]) -> bool {
+    fn asks(&mut self, queues: &[Seen]) -> bool {
         let unknown = queues
             .iter()
-            .any(|queue| !self.owners.contains_key(&queue.inode));
+            .any(|(queue, _)| !self.owners.contains_key(&queue.inode));
         let asks = unknown && self.asked.is_none_or(|when| when.elapsed() >= LOOK_UP);
         if asks {
             self.asked = Some(Instant::now());
@@ -94,8 +117,8 @@ impl Watched {
         asks
     }
 
-    fn learn(&mut self, queues: &[Queue], owners: &HashMap<u64, Pid>) {
-        for queue in queues {
+    fn learn(&mut self, queues: &[Seen], owners: &HashMap<u64, Pid>) {
+        for (queue, _) in queues {
             self.owners
                 .entry(queue.inode)
                 .or_insert_with(|| owners.get(&queue.inode).copied());
@@ -103,13 +126,13 @@ impl Watched {
     }
 
     /// What is to be told of a queue: it is a target's, and new or changed.
-    fn changed(&mut self, queue: &Queue) -> Option<Listening> {
+    fn changed(&mut self, (queue, overflowed): &Seen) -> Option<Listening> {
         let listening = Listening {
             pid: (*self.owners.get(&queue.inode)?)?,
             address: queue.address,
             queued: queue.queued,
             backlog: queue.backlog,
-            dropped: queue.dropped,
+            dropped: *overflowed,
         };
         (self.told.insert(queue.inode, listening) != Some(listening)).then_some(listening)
     }
@@ -155,14 +178,15 @@ fn unseen(why: String) -> Unseen {
 mod tests {
     use super::*;
 
-    fn queue(queued: u32) -> Queue {
-        Queue {
+    fn queue(queued: u32) -> Seen {
+        let queue = Queue {
             inode: 5,
             address: ([127, 0, 0, 1], 80).into(),
             queued,
             backlog: 128,
-            dropped: 0,
-        }
+            dropped: 7,
+        };
+        (queue, 0)
     }
 
     #[test]
@@ -172,7 +196,10 @@ mod tests {
         assert!(watched.asks(&queues));
         assert!(!watched.asks(&queues)); // not again at once
         watched.learn(&queues, &HashMap::from([(5, 7)]));
-        assert_eq!(watched.changed(&queue(0)).map(|told| told.pid), Some(7));
+        let told = watched
+            .changed(&queue(0))
+            .map(|told| (told.pid, told.dropped));
+        assert_eq!(told, Some((7, 0)));
         assert_eq!(watched.changed(&queue(0)), None);
         assert_eq!(watched.changed(&queue(3)).map(|told| told.queued), Some(3));
     }

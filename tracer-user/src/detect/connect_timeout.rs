@@ -49,7 +49,7 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     }
 }
 
-/// How long a connect that came to nothing waited.
+/// How long a connection lasted, or a connect that came to nothing waited.
 fn waited(connection: &Connection, now: BootInstant) -> Duration {
     connection.ended().unwrap_or(now).since(connection.opened)
 }
@@ -151,7 +151,7 @@ fn late_case(scene: &Scene<'_>, attempts: &Attempts<'_>, docket: &Docket) -> Opt
     );
     finding.measured.syn_retransmits = Some(syn_retransmits(&attempts.failed));
     finding.explanation = format!(
-        "{} of {} to {} took a second SYN, and up to {}, because the first or its answer was lost. They were established in the end.",
+        "{} of {} to {} took a second SYN, and up to {}: the first or its answer was lost, or the answer takes longer than a second to come. They were established in the end.",
         attempts.failed.len(),
         count(attempts.asked.connections, "connect", "connects"),
         attempts.remote,
@@ -160,13 +160,25 @@ fn late_case(scene: &Scene<'_>, attempts: &Attempts<'_>, docket: &Docket) -> Opt
         )),
     );
     finding.advice = vec![
-        "Look at the listener's accept queue (nstat -az TcpExtListenOverflows on its host), and for loss on the path.".into(),
+        "Look at the listener's accept queue (nstat -az TcpExtListenOverflows on its host), and for loss and long round trips on the path (ping).".into(),
     ];
     Some(Case {
         finding,
         cause: cause(attempts, docket),
-        explains: attempts.failed.iter().map(|c| c.socket).collect(),
+        explains: attempts
+            .failed
+            .iter()
+            .filter(|connection| was_mostly_connecting(connection, scene.model.now()))
+            .map(|connection| connection.socket)
+            .collect(),
     })
+}
+
+/// Who gave up on it meanwhile did so for the handshake; what else went wrong on it is its own story.
+fn was_mostly_connecting(connection: &Connection, now: BootInstant) -> bool {
+    connection
+        .connect_time()
+        .is_some_and(|took| took * 2 >= waited(connection, now))
 }
 
 /// What explains that these connects came to nothing, such as the listener's full queue.

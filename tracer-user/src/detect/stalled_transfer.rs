@@ -103,10 +103,12 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     }
 }
 
+/// What explains a gap. A connect that took a second SYN is over by then.
 fn told_by(docket: &Docket, gap: &Gap<'_>) -> Option<usize> {
     docket
         .explaining(gap.connection.socket)
         .or_else(|| docket.explaining(gap.connection.other_end?))
+        .filter(|place| docket.rule(*place) != Some(Rule::ConnectTimeout))
 }
 
 fn culprit(gap: &Gap<'_>, cause: Option<usize>) -> Culprit {

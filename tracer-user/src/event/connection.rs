@@ -193,7 +193,8 @@ pub struct Listening {
     pub queued: u32,
     /// How many may be queued (`sk_max_ack_backlog`); with one more the queue is full.
     pub backlog: u32,
-    /// SYNs and last ACKs of handshakes that it dropped since it listens (`sk_drops`).
+    /// SYNs and last ACKs of handshakes that found the queue full since gopulse looks at it
+    /// (`ListenOverflows`, as far as they are this listener's). What else it drops does not count.
     pub dropped: u64,
 }
 

@@ -21,12 +21,12 @@ pub struct Queue {
     pub fullest: (BootInstant, Listening),
     /// As last told.
     pub last: (BootInstant, Listening),
-    /// When it was first told to have dropped more than before.
+    /// When it was first told to have turned away more than before.
     pub overflowed: Option<BootInstant>,
 }
 
 impl Queue {
-    /// Handshakes dropped in the window.
+    /// Handshakes that found it full in the window.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.last.1.dropped.saturating_sub(self.first.1.dropped)

@@ -10,6 +10,7 @@ pub mod descriptors;
 mod groups;
 pub mod limits;
 pub mod listeners;
+pub mod overflows;
 pub mod queues;
 
 use std::{

@@ -1,14 +1,18 @@
-//! How full the queues of listening sockets are, from the kernel's `sock_diag`.
+//! How full the queues of listening sockets are, from the kernel's `sock_diag`, and how often one of them
+//! was too full, from `/proc/PID/net/netstat`.
 //!
 //! In: a process, for its network namespace. Out: every listening socket of that namespace. The kernel
 //! walks its table of listeners only, so a look costs some ten microseconds however many connections
-//! there are. It tells of the TCP socket below an MPTCP listener, which is where connections queue,
-//! under the inode of the listener.
+//! there are, and as much again for the count. It tells of the TCP socket below an MPTCP listener, which
+//! is where connections queue, under the inode of the listener.
 
 use std::{
-    fs,
+    fs::{self, File},
     net::SocketAddr,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     thread,
 };
 
@@ -41,13 +45,25 @@ pub struct Queue {
     pub queued: u32,
     /// How many may.
     pub backlog: u32,
-    /// Handshakes it has dropped (`sk_drops`).
+    /// Packets it has dropped, for whatever reason (`sk_drops`).
     pub dropped: u64,
+}
+
+impl Queue {
+    /// One more than its backlog are in it (`sk_acceptq_is_full`).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queued > self.backlog
+    }
 }
 
 /// A way to ask for the listening sockets of one network namespace.
 #[derive(Debug)]
-pub struct Queues(OwnedFd);
+pub struct Queues {
+    sock_diag: OwnedFd,
+    /// It tells of the namespace that it was opened in, at each reading from its beginning.
+    netstat: File,
+}
 
 impl Queues {
     /// Of the network namespace that `pid` is in.
@@ -55,21 +71,27 @@ impl Queues {
     /// # Errors
     /// In words, where the namespace cannot be entered or the kernel has no `sock_diag`.
     pub fn of(pid: Pid) -> Result<Self, String> {
-        let (path, own) = (format!("/proc/{pid}/ns/net"), "/proc/self/ns/net");
-        if fs::read_link(&path).ok() == fs::read_link(own).ok() {
-            return open().map(Self);
-        }
-        let namespace = fs::File::open(&path).map_err(|error| error.to_string())?;
-        // A socket stays in the namespace it was made in; a thread of its own spares us the way back.
-        let opened = thread::spawn(move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET)
-                .map_err(|error| format!("its network namespace cannot be entered: {error}"))?;
-            open()
-        });
-        opened
-            .join()
-            .map_err(|_| "its network namespace cannot be entered".to_owned())?
-            .map(Self)
+        let path = format!("/proc/{pid}/net/netstat");
+        let netstat = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+        Ok(Self {
+            sock_diag: sock_diag_of(pid)?,
+            netstat,
+        })
+    }
+
+    /// How often a handshake found its listener's queue full there, since the namespace exists
+    /// (`TcpExt: ListenOverflows`).
+    ///
+    /// # Errors
+    /// In words, where the kernel does not tell.
+    pub fn overflows(&self) -> Result<u64, String> {
+        let mut text = vec![0; BUFFER];
+        let length = self
+            .netstat
+            .read_at(&mut text, 0)
+            .map_err(|error| format!("/proc/net/netstat: {error}"))?;
+        let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+        listen_overflows(&text).ok_or_else(|| "/proc/net/netstat has no ListenOverflows".to_owned())
     }
 
     /// Every listening TCP socket there, now.
@@ -103,7 +125,7 @@ impl Queues {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        let fd = self.0.as_raw_fd();
+        let fd = self.sock_diag.as_raw_fd();
         send(fd, &bytes, MsgFlags::empty()).map_err(|error| error.to_string())?;
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -117,6 +139,23 @@ impl Queues {
     }
 }
 
+fn sock_diag_of(pid: Pid) -> Result<OwnedFd, String> {
+    let (path, own) = (format!("/proc/{pid}/ns/net"), "/proc/self/ns/net");
+    if fs::read_link(&path).ok() == fs::read_link(own).ok() {
+        return open();
+    }
+    let namespace = File::open(&path).map_err(|error| error.to_string())?;
+    // A socket stays in the namespace it was made in; a thread of its own spares us the way back.
+    let opened = thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| format!("its network namespace cannot be entered: {error}"))?;
+        open()
+    });
+    opened
+        .join()
+        .map_err(|_| "its network namespace cannot be entered".to_owned())?
+}
+
 fn open() -> Result<OwnedFd, String> {
     socket(
         AddressFamily::Netlink,
@@ -125,6 +164,17 @@ fn open() -> Result<OwnedFd, String> {
         SockProtocol::NetlinkSockDiag,
     )
     .map_err(|error| format!("sock_diag: {error}"))
+}
+
+/// Names and counts are two lines, each in the same order.
+fn listen_overflows(netstat: &str) -> Option<u64> {
+    let mut lines = netstat
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, counts) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_whitespace().zip(counts.split_whitespace());
+    let (_, number) = pairs.find(|(name, _)| *name == "ListenOverflows")?;
+    number.parse().ok()
 }
 
 /// The messages of one datagram; whether that was the last.
@@ -195,6 +245,16 @@ mod tests {
         listener.accept().expect("accept");
         assert_eq!(look_at(&queues, address).queued, 0);
         drop(client);
+        assert!(queues.overflows().is_ok());
+    }
+
+    #[test]
+    fn the_count_of_overflows_is_found_by_its_name() {
+        let netstat =
+            "TcpExt: TW ListenOverflows ListenDrops\nTcpExt: 5 420 7\nIpExt: A\nIpExt: 1\n";
+        assert_eq!(listen_overflows(netstat), Some(420));
+        assert_eq!(listen_overflows("TcpExt: ListenOverflows\n"), None);
+        assert_eq!(listen_overflows("IpExt: ListenOverflows\nIpExt: 1\n"), None);
     }
 
     #[test]

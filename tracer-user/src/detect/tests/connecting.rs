@@ -217,6 +217,19 @@ fn a_handshake_that_took_a_second_syn_is_only_worth_knowing() {
 }
 
 #[test]
+fn a_second_syn_hides_nothing_that_goes_wrong_later() {
+    let mut story = worker();
+    let socket = story.connecting(0.0, CLIENT, "10.0.0.1:40000", "10.0.0.2:80");
+    story
+        .tell(1010.0, Fact::Retransmitted { socket, syn: true })
+        .tell(1011.0, Fact::Established { socket })
+        .exchange(socket, 0, Asked::at(5_000.0, 60))
+        .reset(5_200.0, socket);
+    let found = found(&mut story);
+    assert_eq!(rules(&found), [Rule::ConnectionReset, Rule::ConnectTimeout]);
+}
+
+#[test]
 fn a_syn_that_stays_on_the_host_is_missed_sooner() {
     for (remote, expected) in [("127.0.0.1:9001", 1), ("10.0.0.2:9001", 0)] {
         let mut story = worker();

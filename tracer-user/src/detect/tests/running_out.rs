@@ -84,13 +84,32 @@ fn a_burst_that_the_queue_holds_is_healthy() {
     assert_eq!(found(&mut story), []);
 }
 
+/// `target/overflows.rs` tells these apart from overflows.
 #[test]
-fn drops_of_a_listener_that_was_never_full_accuse_no_queue() {
+fn a_syn_sent_again_over_a_slow_path_accuses_no_queue() {
+    let mut story = shop();
+    story.listening(0.0, UPSTREAM, UPSTREAM_ADDRESS, (0, 4, 0));
+    for nth in 0..6 {
+        sent_again(&mut story, 5_000.0, nth);
+    }
+    story.listening(6_200.0, UPSTREAM, UPSTREAM_ADDRESS, (5, 4, 0));
+    let found = found(&mut story);
+    assert_eq!(rules(&found), [Rule::ConnectTimeout]);
+    assert_eq!(found[0].severity, Severity::Info);
+}
+
+#[test]
+fn a_queue_that_overflowed_between_two_looks_is_told_so() {
     let mut story = shop();
     story
-        .listening(0.0, UPSTREAM, UPSTREAM_ADDRESS, (0, 128, 3))
-        .listening(5_000.0, UPSTREAM, UPSTREAM_ADDRESS, (1, 128, 9));
-    assert_eq!(found(&mut story), []);
+        .listening(0.0, UPSTREAM, UPSTREAM_ADDRESS, (0, 4, 0))
+        .listening(5_000.0, UPSTREAM, UPSTREAM_ADDRESS, (1, 4, 9));
+    let found = found(&mut story);
+    let told = &only(&found, Rule::AcceptBacklog).explanation;
+    assert!(
+        told.contains("between two looks, at which 1 waited"),
+        "{told}"
+    );
 }
 
 const SOCKETS: &str = "TCP to 10.0.0.2:5432, ESTABLISHED";

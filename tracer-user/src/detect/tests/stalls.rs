@@ -180,6 +180,29 @@ fn a_long_path_is_worth_knowing_only() {
 }
 
 #[test]
+fn a_path_on_which_the_syn_was_sent_again_is_slow_later_too() {
+    let mut story = Story::new();
+    let (theirs, ours) = download(&mut story, 0, 2000.0, 3500.0, true);
+    story
+        .tell(
+            2000.05,
+            Fact::Retransmitted {
+                socket: theirs,
+                syn: true,
+            },
+        )
+        .stalled(ours, 0, full(2030.0, 3430.0, 0.0))
+        .stalled(theirs, 0, paused(2031.0, 3431.0));
+    let found = found(&mut story);
+    assert_eq!(
+        rules(&found),
+        [Rule::ConnectTimeout, Rule::StalledTransfer],
+        "both for information"
+    );
+    assert!(warnings(&found).is_empty());
+}
+
+#[test]
 fn a_stream_of_events_is_healthy_while_it_lasts_and_when_its_reader_leaves() {
     for leaves in [false, true] {
         let mut story = Story::new();
