@@ -118,6 +118,13 @@ impl Report {
         &self.0["coverage"]["unseen"]
     }
 
+    /// The hooks that told it, in a row.
+    pub fn hooks(&self) -> String {
+        let hooks = self.0["coverage"]["hooks"].as_array().into_iter().flatten();
+        let by: Vec<_> = hooks.filter_map(|hook| hook["by"].as_str()).collect();
+        by.join(", ")
+    }
+
     /// What the same incident must come to, live and from its recording.
     pub fn gist(&self) -> Vec<Gist> {
         self.findings()

@@ -132,7 +132,10 @@ pub(super) fn file_system(
         order.push_str(&format!("{name}\n"));
     }
     own.file("/modules/order", order.as_bytes());
-    let line = |case: &&Case| format!("{} {} {}\n", case.name, case.program, case.test);
+    let line = |case: &&Case| {
+        let crowded = case.crowded.join(" ");
+        format!("{} {} {} {crowded}\n", case.name, case.program, case.test)
+    };
     own.file(
         "/cases",
         cases.iter().map(line).collect::<String>().as_bytes(),

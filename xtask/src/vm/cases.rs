@@ -17,18 +17,27 @@ pub(super) struct Case {
     pub(super) services: &'static [&'static str],
     /// The oldest kernel that lets it be told.
     pub(super) from: &'static str,
+    /// The first kernel that has a better way than the one this is for.
+    pub(super) before: Option<&'static str>,
+    /// Kernel functions that are left without room for fentry and fexit, so that kprobes have to do.
+    pub(super) crowded: &'static [&'static str],
     /// The rule that one of its findings must be of.
     pub(super) rule: &'static str,
 }
 
-/// One for each family of hooks, and two that only a kernel with netem can play.
-pub(super) const CASES: [Case; 11] = [
+/// The functions that kernels without tracepoints for bytes are asked at.
+const BYTES: [&str; 2] = ["tcp_sendmsg", "tcp_cleanup_rbuf"];
+
+/// One for each family of hooks, two that only a kernel with netem can play, and some again by kprobes.
+pub(super) const CASES: [Case; 15] = [
     Case {
         name: "N1",
         program: "live_proxy_timeout",
         test: "a_gateway_found_by_its_port_is_named_with_its_setting",
         services: &["upload", "gateway", "client"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "proxy-timeout",
     },
     Case {
@@ -37,6 +46,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_syn_dropped_by_the_peers_firewall_names_netfilter",
         services: &["client"],
         from: "6.1",
+        before: None,
+        crowded: &[],
         rule: "connect-timeout",
     },
     Case {
@@ -45,6 +56,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_syn_to_nobody_accuses_nobody",
         services: &["client"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "connect-timeout",
     },
     Case {
@@ -53,6 +66,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_syn_answered_by_rst_is_a_refusal",
         services: &["client"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "connect-refused",
     },
     Case {
@@ -61,6 +76,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_close_with_linger_0_names_the_line",
         services: &["shop"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "connection-reset",
     },
     Case {
@@ -69,6 +86,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_close_with_data_unread_names_the_line",
         services: &["shop"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "connection-reset",
     },
     Case {
@@ -77,6 +96,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_neighbour_that_takes_the_cpus_is_named",
         services: &["mill", "pace"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "run-queue-delay",
     },
     Case {
@@ -85,6 +106,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_quota_far_below_gomaxprocs_is_named_with_both_and_with_the_requests_it_delayed",
         services: &["mill", "pace"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "cpu-throttled",
     },
     Case {
@@ -93,6 +116,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_result_that_nobody_receives_leaks_its_goroutine",
         services: &["leaky", "hello"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "goroutine-leak",
     },
     Case {
@@ -101,6 +126,8 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_line_that_loses_packets_is_the_cause_of_the_gap",
         services: &["files", "reader"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "packet-loss",
     },
     Case {
@@ -109,14 +136,64 @@ pub(super) const CASES: [Case; 11] = [
         test: "a_slow_line_is_no_slow_service",
         services: &["files", "reader"],
         from: OLDEST,
+        before: None,
+        crowded: &[],
         rule: "stalled-transfer",
+    },
+    Case {
+        name: "N1-kprobe",
+        program: "live_proxy_timeout",
+        test: "a_gateway_found_by_its_port_is_named_with_its_setting",
+        services: &["upload", "gateway", "client"],
+        from: OLDEST,
+        before: Some("6.3"),
+        crowded: &BYTES,
+        rule: "proxy-timeout",
+    },
+    Case {
+        name: "N4-kprobe",
+        program: "live_connect",
+        test: "a_syn_dropped_by_the_peers_firewall_names_netfilter",
+        services: &["client"],
+        from: "6.1",
+        before: Some("6.3"),
+        crowded: &BYTES,
+        rule: "connect-timeout",
+    },
+    Case {
+        name: "N5-kprobe",
+        program: "live_connect",
+        test: "a_syn_answered_by_rst_is_a_refusal",
+        services: &["client"],
+        from: OLDEST,
+        before: Some("6.3"),
+        crowded: &BYTES,
+        rule: "connect-refused",
+    },
+    Case {
+        name: "N13-kprobe",
+        program: "live_reset",
+        test: "a_close_with_data_unread_names_the_line",
+        services: &["shop"],
+        from: OLDEST,
+        before: Some("6.3"),
+        crowded: &BYTES,
+        rule: "connection-reset",
     },
 ];
 
 impl Case {
     /// Whether the kernel of this version has the hooks for it.
     pub(super) fn is_for(&self, version: &str) -> bool {
-        number(version) >= number(self.from)
+        let better = |before| number(version) >= number(before);
+        number(version) >= number(self.from) && !self.before.is_some_and(better)
+    }
+
+    /// The kprobe by which a report that comes of this must say that it was told.
+    pub(super) fn kprobes(&self) -> impl Iterator<Item = String> {
+        self.crowded
+            .iter()
+            .map(|function| format!("kprobe/{function}"))
     }
 
     pub(super) fn named(name: &str) -> anyhow::Result<&'static Self> {

@@ -25,14 +25,25 @@ echo "@kernel $(uname -r)"
 gopulse doctor
 echo "@doctor $?"
 
-while read -r case program test; do
+while read -r case program test crowded; do
     echo "@case $case"
     export GOPULSE_VERDICTS="/tmp/$case"
     : > "$GOPULSE_VERDICTS"
+    if [ -n "$crowded" ]; then
+        mkfifo /tmp/crowded
+        # One word for each function. The names of functions have no blanks in them.
+        /services/trampolines $crowded > /tmp/crowded &
+        crowd=$!
+        head -n 1 /tmp/crowded
+    fi
     # In CI a scenario that cannot run fails.
     CI=1 timeout -s KILL 180 "/scenarios/$program" \
         --exact "$test" --include-ignored --nocapture --test-threads 1
     status=$?
+    if [ -n "$crowded" ]; then
+        kill "$crowd"
+        rm /tmp/crowded
+    fi
     sed 's/^/@verdict /' "$GOPULSE_VERDICTS"
     echo "@ended $status"
 done < /cases

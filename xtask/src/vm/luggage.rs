@@ -45,7 +45,7 @@ pub(super) fn pack(cases: &[&Case]) -> anyhow::Result<Vec<u8>> {
     }
     let services = services::build()?;
     let started: BTreeSet<_> = cases.iter().flat_map(|case| case.services).collect();
-    for service in started {
+    for service in started.into_iter().chain([&"trampolines"]) {
         guest.copy(&format!("/services/{service}"), &services.join(service))?;
     }
     let mut libraries = BTreeSet::new();

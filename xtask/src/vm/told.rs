@@ -114,9 +114,14 @@ impl Outcome {
         }
         let found = self.reports.iter().find_map(|report| {
             let found = report.of(case.rule);
-            Some(found.first()?.title().to_owned())
+            Some((found.first()?.title().to_owned(), report.hooks()))
         });
-        found.ok_or_else(|| format!("no report has a finding of {}", case.rule))
+        let (title, hooks) =
+            found.ok_or_else(|| format!("no report has a finding of {}", case.rule))?;
+        match case.kprobes().find(|kprobe| !hooks.contains(kprobe)) {
+            Some(other) => Err(format!("not told by {other}, but by {hooks}")),
+            None => Ok(title),
+        }
     }
 
     /// What a failed test said, without where and how it was called.
@@ -159,5 +164,22 @@ mod tests {
         assert_eq!(judged("N1"), Ok("gave up".to_owned()));
         assert!(judged("N5").is_err(), "no report");
         assert!(judged("N4").is_err(), "not ended");
+    }
+
+    #[test]
+    fn a_case_for_kprobes_is_not_fine_by_another_way() {
+        let by = |way| {
+            let report = format!(
+                "{{\"schema\": \"gopulse.report/1\", \"findings\": [{{\"rule\": \"proxy-timeout\", \"title\": \"gave up\"}}], \
+                 \"coverage\": {{\"hooks\": [{{\"wants\": \"bytes\", \"by\": \"{way}\"}}]}}}}"
+            );
+            let told = hear(&format!(
+                "@case N1-kprobe\n@verdict {{\"took_s\": 1, \"report\": {report}}}\n@ended 0\n"
+            ));
+            let case = Case::named("N1-kprobe").unwrap();
+            told.judged(&[case]).next().unwrap().is_ok()
+        };
+        assert!(by("kprobe/tcp_sendmsg + kprobe/tcp_cleanup_rbuf"));
+        assert!(!by("fexit/tcp_sendmsg"));
     }
 }
