@@ -16,8 +16,9 @@ use super::{
     grounds::{
         connecting::{Attempts, is_here},
         scene::Scene,
+        unasked,
     },
-    wording::seconds,
+    wording::{count, seconds},
 };
 
 /// A service that is back sooner was restarted, and its clients' retries bridge it.
@@ -32,7 +33,11 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         if scene.model.connections_left_out() > 0 {
             attempts.number = attempts.number.max(attempts.asked.refused);
         }
-        if let Some(case) = case(scene, &attempts) {
+        let unasked = unasked::answered(scene, attempts.pid, attempts.remote);
+        for (connection, exchange) in &unasked {
+            attempts.harm.touch(scene, connection, exchange);
+        }
+        if let Some(case) = case(scene, &attempts, unasked.len() as u64) {
             docket.add(case);
         }
     }
@@ -44,7 +49,7 @@ fn refused(connection: &Connection) -> bool {
         .is_some_and(|failed| failed.why == ConnectFailure::Refused)
 }
 
-fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
+fn case(scene: &Scene<'_>, attempts: &Attempts<'_>, unasked: u64) -> Option<Case> {
     let model = scene.model;
     let outage = Outage::longest(scene, attempts);
     let example = attempts
@@ -62,6 +67,12 @@ fn case(scene: &Scene<'_>, attempts: &Attempts<'_>) -> Option<Case> {
     sentences.extend(outage.sentence());
     if attempts.harm.harmed() > 0 {
         sentences.push(attempts.harm.sentence());
+    }
+    if unasked > 0 {
+        sentences.push(format!(
+            "{} of them {who} answered without asking any upstream: since it was refused, it seems to take this one for down.",
+            count(unasked, "request", "requests")
+        ));
     }
     finding.explanation = sentences.join(" ");
     finding.advice = vec![if is_here(model, remote) {

@@ -10,7 +10,7 @@ use crate::{
         finding::{Measured, Severity},
         wording::{bytes, count, join},
     },
-    event::SocketId,
+    event::{Pid, SocketId},
     model::{Connection, Exchange, Pairing, Traffic},
 };
 
@@ -85,27 +85,37 @@ impl Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Harm {
     fates: BTreeMap<(SocketId, u32), (Fate, u64)>,
+    /// Processes, and the ports on which they serve.
+    places: BTreeSet<(Pid, u16)>,
     served: Traffic,
 }
 
 impl Harm {
     pub(crate) fn of<'p>(scene: &Scene<'_>, touched: impl Iterator<Item = &'p Pairing>) -> Self {
         let mut harm = Self::default();
-        let mut places = BTreeSet::new();
         for pairing in touched {
-            let Some(connection) = scene.model.connection(pairing.socket) else {
-                continue;
-            };
-            let fate = Fate::of(connection, &pairing.exchange);
-            let key = (pairing.socket, pairing.exchange.number);
-            harm.fates
-                .insert(key, (fate, pairing.exchange.request_bytes));
-            if places.insert((connection.pid, connection.local.port())) {
-                harm.served
-                    .add(&scene.served_at(connection.pid, connection.local));
+            if let Some(connection) = scene.model.connection(pairing.socket) {
+                harm.touch(scene, connection, &pairing.exchange);
             }
         }
         harm
+    }
+
+    /// One more request.
+    pub(crate) fn touch(
+        &mut self,
+        scene: &Scene<'_>,
+        connection: &Connection,
+        exchange: &Exchange,
+    ) {
+        let fate = Fate::of(connection, exchange);
+        let key = (connection.socket, exchange.number);
+        self.fates.insert(key, (fate, exchange.request_bytes));
+        let place = (connection.pid, connection.local.port());
+        if self.places.insert(place) {
+            self.served
+                .add(&scene.served_at(connection.pid, connection.local));
+        }
     }
 
     pub(crate) fn harmed(&self) -> u64 {

@@ -33,6 +33,7 @@ pub(crate) mod spans;
 pub(crate) mod standing;
 pub(crate) mod telling;
 pub(crate) mod turns;
+pub(crate) mod unasked;
 pub(crate) mod upstreams;
 pub(crate) mod usual;
 pub(crate) mod want_of_cpu;

@@ -38,6 +38,7 @@ mod runtime;
 mod slow;
 mod stalls;
 mod throttled;
+mod unasked;
 mod want_of_cpu;
 
 pub(crate) const CLIENT: Pid = 10;
