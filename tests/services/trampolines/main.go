@@ -23,11 +23,18 @@ const (
 	traceFentry       = 24
 )
 
+// Kernels before 5.11 charge programs to it.
+const rlimitMemlock = 8
+
 // More than any kernel has room for.
 const plenty = 200
 
 func main() {
 	tied.ToParent()
+	unlimited := syscall.Rlimit{Cur: ^uint64(0), Max: ^uint64(0)}
+	if err := syscall.Setrlimit(rlimitMemlock, &unlimited); err != nil {
+		log.Fatal(err)
+	}
 	types, err := os.ReadFile("/sys/kernel/btf/vmlinux")
 	if err != nil {
 		log.Fatal(err)
@@ -43,7 +50,7 @@ func main() {
 		}
 	}
 	fmt.Println("occupied")
-	select {}
+	syscall.Pause()
 }
 
 // occupy attaches programs until there is no more room, and says how many. They are never closed.
