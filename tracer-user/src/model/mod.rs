@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::{
-    self, Attribution, BootInstant, Decider, Decision, Event, Fact, Goroutine, Pid, Role,
-    SocketId, Source, Unseen,
+    self, Attribution, BootInstant, Decider, Decision, Event, Fact, Goroutine, Pid, Role, SocketId,
+    Source, Unseen,
 };
 
 mod attendance;
