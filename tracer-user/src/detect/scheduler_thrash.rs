@@ -99,7 +99,7 @@ fn sentences(
     givers: &[(Frame, u64)],
     meeting: &[Group],
 ) -> Vec<String> {
-    let by = if is_go(model, pid) {
+    let by = if model.is_go(pid) {
         "by Go's scheduler, its channels and locks, and the kernel's switches of threads"
     } else {
         "by the kernel, which wakes threads and puts them to sleep"
@@ -143,12 +143,6 @@ fn advice(code: Option<&Frame>, switching: &Switching) -> String {
     format!(
         "Hand over more at a time{at}: batches instead of single items, a channel with room (make(chan T, n)), fewer stages, or the work done where it arises.{threads}"
     )
-}
-
-fn is_go(model: &Model, pid: Pid) -> bool {
-    model
-        .process(pid)
-        .is_some_and(|process| process.about.go_version.is_some())
 }
 
 /// The goroutines that wait where work is handed over; where none is known, the largest groups of

@@ -48,6 +48,13 @@ impl Model {
         self.processes_forgotten
     }
 
+    /// It is a program of Go.
+    #[must_use]
+    pub fn is_go(&self, pid: Pid) -> bool {
+        self.process(pid)
+            .is_some_and(|process| process.about.go_version.is_some())
+    }
+
     /// The name of a process, for people.
     #[must_use]
     pub fn name(&self, pid: Pid) -> String {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
     event::{Frame, Pid, Relation, Role},
-    model::Connection,
+    model::{Connection, Model},
 };
 
 use super::{
@@ -72,8 +72,6 @@ struct Churn<'m> {
     connecting: f64,
     opener: Option<Opener<'m>>,
     reason: Reason,
-    /// The process is a program of Go.
-    go: bool,
 }
 
 /// Adds a case for each process and address.
@@ -142,10 +140,6 @@ impl<'m> Churn<'m> {
             opener: Opener::of(scene.model, short.iter().copied())
                 .or_else(|| Opener::by_calls(scene.model, pid, remote)),
             reason: Reason::of(&short),
-            go: scene
-                .model
-                .process(pid)
-                .is_some_and(|process| process.about.go_version.is_some()),
             short,
         })
     }
@@ -193,7 +187,7 @@ impl<'m> Churn<'m> {
                 ..Measured::default()
             },
             evidence: self.evidence(scene, example),
-            advice: self.advice(),
+            advice: self.advice(model),
             wireshark_filter: wireshark_filter([example].into_iter()),
             incomplete: self.incomplete(),
         };
@@ -218,7 +212,7 @@ impl<'m> Churn<'m> {
         let own =
             self.opener.is_some() && self.reason.is_ours() && self.per_second >= FOR_EACH_MESSAGE;
         let ports = self.reason.is_ours() && self.in_time_wait() >= PORTS / 2.0;
-        let costs = if self.go {
+        let costs = if model.is_go(self.pid) {
             storm || dear || own
         } else {
             // What keeps no connection by design (a load generator, nginx with its defaults) is
@@ -309,8 +303,8 @@ impl<'m> Churn<'m> {
             .then(|| format!("It served {served} requests meanwhile: a connection for each."))
     }
 
-    fn advice(&self) -> Vec<String> {
-        let mut advice = self.reason.advice(self.remote, self.go);
+    fn advice(&self, model: &Model) -> Vec<String> {
+        let mut advice = self.reason.advice(self.remote, model.is_go(self.pid));
         if let Some(frame) = self.frame() {
             advice.push(format!(
                 "{} is where to keep it: open once, outside of what runs for each message, and share it.",

@@ -287,9 +287,7 @@ fn flowed_otherwise(sender: &Connection, sent: &Stall) -> bool {
 /// A call of a Go program that sends never waits for room: the program does. One of another program may
 /// wait within the call, and that looks as if there had been nothing to send.
 fn never_blocks(model: &Model, sender: &Connection) -> bool {
-    model
-        .process(sender.pid)
-        .is_some_and(|process| process.about.go_version.is_some())
+    model.is_go(sender.pid)
 }
 
 /// For most of the time that the sender could not send, the receiver's window did not let it.

@@ -367,8 +367,7 @@ fn who_runs(
     let Some(actor) = exchange.actor.filter(|actor| actor.pid == connection.pid) else {
         return (None, None);
     };
-    let process = scene.model.process(connection.pid);
-    if process.is_some_and(|process| process.about.go_version.is_some()) {
+    if scene.model.is_go(connection.pid) {
         return (actor.goroutine.map(Runner::Goroutine), None);
     }
     if scene.schedule.is_loop(connection.pid, actor.tid) {

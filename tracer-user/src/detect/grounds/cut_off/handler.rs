@@ -53,8 +53,7 @@ pub(super) fn all<'m>(
 }
 
 fn on<'m>(scene: &Scene<'m>, connection: &'m Connection, answers: &Answers) -> Vec<CutOff<'m>> {
-    let process = scene.model.process(connection.pid);
-    if process.is_none_or(|process| process.about.go_version.is_none()) {
+    if !scene.model.is_go(connection.pid) {
         return Vec::new();
     }
     connection

@@ -112,8 +112,7 @@ fn by_go<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<CutOff<'m>
 fn closed_silently<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<CutOff<'m>> {
     let (exchange, at) = unanswered(scene, connection)?;
     let frames = closing_frames(scene.model, connection);
-    let process = scene.model.process(connection.pid);
-    let go = process.is_some_and(|process| process.about.go_version.is_some());
+    let go = scene.model.is_go(connection.pid);
     if (go && !frames.is_empty()) || at.since(exchange.request_ended) < SHORTEST {
         return None; // the line that closed says more
     }
