@@ -19,6 +19,7 @@ use super::{
         opening::Opener,
         scene::Scene,
         telling::{Timeline, what, wireshark_filter},
+        usual::median,
     },
     own_code::brief,
     wording::{count, seconds, times},
@@ -147,9 +148,7 @@ impl<'m> Churn<'m> {
     fn case(&self, scene: &Scene<'m>, docket: &Docket) -> Option<Case> {
         let model = scene.model;
         let example = *self.short.get(self.short.len() / 2)?;
-        let mut lifetimes: Vec<Duration> = self.short.iter().filter_map(|c| lifetime(c)).collect();
-        lifetimes.sort();
-        let lifetime = lifetimes.get(lifetimes.len() / 2).copied()?;
+        let lifetime = median(self.short.iter().filter_map(|c| lifetime(c)))?;
         let requests: u64 = self.short.iter().map(|c| c.exchanges().len() as u64).sum();
         let who = model.name(self.pid);
         let by = self

@@ -57,15 +57,18 @@ fn both_ends<'m>(connections: impl Iterator<Item = &'m Connection>) -> HashSet<S
 
 /// The requests answered at the same place, by how long their first byte took.
 struct Answered {
-    times: Vec<Duration>,
+    number: usize,
+    median: Duration,
+    longest: Duration,
 }
 
 impl Answered {
-    fn of<'m>(scene: &Scene<'m>, at: &Connection, alike: impl Fn(&Exchange) -> bool) -> Self {
+    /// `None` where there are none.
+    fn of(scene: &Scene<'_>, at: &Connection, alike: impl Fn(&Exchange) -> bool) -> Option<Self> {
         let here = |other: &&Connection| {
             other.peer().serves && other.pid == at.pid && other.local.port() == at.local.port()
         };
-        let times = scene
+        let times: Vec<Duration> = scene
             .model
             .connections()
             .filter(here)
@@ -73,21 +76,15 @@ impl Answered {
             .filter(|exchange| exchange.answered() && alike(exchange))
             .filter_map(|exchange| exchange.time_to_first_byte())
             .collect();
-        Self { times }
-    }
-
-    fn number(&self) -> usize {
-        self.times.len()
-    }
-
-    fn median(&self) -> Option<Duration> {
-        median(self.times.iter().copied())
+        Some(Self {
+            number: times.len(),
+            longest: times.iter().max().copied()?,
+            median: median(times)?,
+        })
     }
 
     /// A request that waits `waited` is not one of these that is a little late.
     fn far_exceeded_by(&self, waited: Duration) -> bool {
-        let longest = self.times.iter().max().copied().unwrap_or_default();
-        self.median()
-            .is_some_and(|median| waited >= median * 10 && waited >= longest * 2)
+        waited >= self.median * 10 && waited >= self.longest * 2
     }
 }

@@ -139,10 +139,10 @@ fn outliers(
     let answered = match standing {
         Standing::Stuck => Answered::of(scene, connection, |_| true),
         Standing::Awaiting => Answered::of(scene, connection, same_path),
-        Standing::Choosing | Standing::Busy => return None,
-    };
-    (answered.number() >= ENOUGH && waited >= SHORTEST && answered.far_exceeded_by(waited))
-        .then_some((answered.number(), answered.median()?))
+        Standing::Choosing | Standing::Busy => None,
+    }?;
+    (answered.number >= ENOUGH && waited >= SHORTEST && answered.far_exceeded_by(waited))
+        .then_some((answered.number, answered.median))
 }
 
 fn case(scene: &Scene<'_>, docket: &Docket, group: Vec<Taken<'_>>) -> Option<Case> {

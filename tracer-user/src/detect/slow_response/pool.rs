@@ -24,6 +24,7 @@ use crate::{
             scene::Scene,
             standing::{at_last, serves_http},
             telling::{Timeline, wireshark_filter},
+            usual::median,
         },
         own_code::{brief, own_frame},
         wording::{count, seconds},
@@ -115,12 +116,8 @@ struct Waiters<'m> {
 /// What half of the exchanges with other services take at most.
 fn held(scene: &Scene<'_>, pid: Pid) -> Option<Duration> {
     let asked = scene.clients_of(pid).iter();
-    let mut times: Vec<Duration> = asked
-        .flat_map(|connection| connection.exchanges())
-        .filter_map(|exchange| exchange.answer_time())
-        .collect();
-    times.sort_unstable();
-    times.get(times.len() / 2).copied()
+    let exchanges = asked.flat_map(|connection| connection.exchanges());
+    median(exchanges.filter_map(|exchange| exchange.answer_time()))
 }
 
 /// Adds a case for each pool.

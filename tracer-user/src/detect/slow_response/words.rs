@@ -12,6 +12,7 @@ use crate::{
             scene::Scene,
             slowness::{Because, Believed, Culprit},
             turns,
+            usual::median,
         },
         own_code::brief,
         wording::{count, join, seconds},
@@ -65,10 +66,8 @@ impl Told<'_, '_, '_> {
 
     pub(super) fn title(&self) -> String {
         let who = self.who();
-        let mut waits: Vec<Duration> = self.believed.late.iter().map(|late| late.wait).collect();
-        waits.sort_unstable();
-        let median = waits.get(waits.len() / 2).copied().unwrap_or_default();
-        let waited = seconds(median);
+        let waits = self.believed.late.iter().map(|late| late.wait);
+        let waited = seconds(median(waits).unwrap_or_default());
         match (self.culprit, self.believed.because) {
             (Culprit::Upstream(address), _) => format!(
                 "{who} answered late: it waited for {} ({waited})",
