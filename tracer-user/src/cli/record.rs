@@ -17,7 +17,7 @@ use crate::{
     event::{BootInstant, Event, Fact, Packet, Source, Unseen},
     export::wireshark::{self, Rows},
     model::Model,
-    recording::{End, Losses, RecordingError, Writer},
+    recording::{End, RecordingError, Writer},
     report::{self, Report},
 };
 
@@ -113,7 +113,7 @@ impl Recorder {
     fn finish(mut self, directory: &Path) -> anyhow::Result<Outcome> {
         self.model.end(self.last);
         let mut findings = detect::findings(&self.model);
-        let losses = report::Losses::of(&self.model);
+        let losses = report::losses(&self.model);
         if self.failed.is_none() && self.packets {
             self.annotate(&mut findings, losses.packets_lost);
         }
@@ -134,11 +134,7 @@ impl Recorder {
                 .processes()
                 .map(|process| process.about.clone())
                 .collect(),
-            losses: Losses {
-                events_lost: losses.events_lost,
-                packets_lost: losses.packets_lost,
-                by_probe: losses.by_probe,
-            },
+            losses,
         };
         self.writer.finish(end)?;
         say(&format!(

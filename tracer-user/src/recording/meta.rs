@@ -53,7 +53,7 @@ pub struct Losses {
     pub events_lost: u64,
     /// Packets that found none.
     pub packets_lost: u64,
-    /// The same, by the name of the probe or buffer.
+    /// Both, by the name of the probe or buffer.
     pub by_probe: BTreeMap<String, u64>,
 }
 

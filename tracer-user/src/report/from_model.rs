@@ -8,12 +8,13 @@ use crate::{
     detect::{Finding, Severity},
     event::{BootInstant, Origin, Relation, Role, Shed, SourceKind, Unseen},
     model::{Connection, End, Exchange, Group, Model, Process, WentWithout},
+    recording::Losses,
 };
 
 use super::host::HostTold;
 use super::json::{
-    ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
-    SCHEMA, SnapshotTold, SourceTold, TargetTold,
+    ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Report, SCHEMA,
+    SnapshotTold, SourceTold, TargetTold,
 };
 use super::threads::threads;
 
@@ -45,7 +46,7 @@ impl Report {
             },
             targets: targets.into_iter().map(TargetTold::from).collect(),
             peers: peers.into_iter().map(TargetTold::from).collect(),
-            losses: Losses::of(model),
+            losses: losses(model),
             coverage: Coverage::of(model),
             findings: findings.to_vec(),
             connections,
@@ -78,21 +79,19 @@ impl From<&Process> for TargetTold {
     }
 }
 
-impl Losses {
-    /// What was lost until now.
-    #[must_use]
-    pub fn of(model: &Model) -> Self {
-        let mut losses = Self::default();
-        for (probe, count) in model.losses() {
-            if probe.contains("packet") {
-                losses.packets_lost += count;
-            } else {
-                losses.events_lost += count;
-            }
-            losses.by_probe.insert(probe.to_owned(), count);
+/// What was lost until now; packets by the probes whose name says `packet`.
+#[must_use]
+pub fn losses(model: &Model) -> Losses {
+    let mut losses = Losses::default();
+    for (probe, count) in model.losses() {
+        if probe.contains("packet") {
+            losses.packets_lost += count;
+        } else {
+            losses.events_lost += count;
         }
-        losses
+        losses.by_probe.insert(probe.to_owned(), count);
     }
+    losses
 }
 
 impl Coverage {

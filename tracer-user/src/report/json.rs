@@ -4,7 +4,7 @@
 //! bytes are integers named `…_bytes`, times are RFC 3339 with nanoseconds. What is not known is
 //! `null`, what is not measured an empty list.
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{io, net::SocketAddr};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -13,6 +13,7 @@ use crate::{
     detect::{Finding, known_pid, rfc3339_nanoseconds},
     event::{Frame, Hook, Pid, Role, SnapshotSource, SourceKind, Unseen},
     plain::write_json,
+    recording::Losses,
 };
 
 use super::host::HostTold;
@@ -86,17 +87,6 @@ pub struct TargetTold {
     pub pprof_url: Option<String>,
     /// Its container.
     pub container: Option<String>,
-}
-
-/// What was lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Losses {
-    /// Records of events.
-    pub events_lost: u64,
-    /// Captured packets: what was lost by probes whose name says `packet`.
-    pub packets_lost: u64,
-    /// Both, by the name of the probe.
-    pub by_probe: BTreeMap<String, u64>,
 }
 
 /// What was watched.

@@ -11,8 +11,9 @@ mod json;
 pub mod text;
 mod threads;
 
+pub use from_model::losses;
 pub use host::{HostTold, NeighbourTold, PressureTold};
 pub use json::{
-    ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Losses, Report,
+    ConnectionTold, Coverage, ExchangeTold, GoroutinesTold, GroupTold, HttpTold, Report,
     SnapshotTold, SourceTold, TargetTold, ThreadTold,
 };
