@@ -118,7 +118,7 @@ pub fn free_port() -> anyhow::Result<SocketAddr> {
 /// It does not start to listen.
 pub fn nginx(http: &str, server: &str, differs: &[(&str, &str)]) -> anyhow::Result<Native> {
     let configuration = format!(
-        "user root; worker_processes 1; pid {{directory}}/pid; error_log stderr;
+        "user root; worker_processes 2; pid {{directory}}/pid; error_log stderr;
         events {{}}
         http {{
             access_log off; client_body_temp_path {{directory}}/body; proxy_temp_path {{directory}}/proxy;

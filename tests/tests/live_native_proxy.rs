@@ -1,11 +1,13 @@
 //! N3: proxies that are not ours, in front of a Go service, give up on it after a time of their own. The
 //! time is told, from the waits alone, and no Go setting is invented for a C program.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, thread::sleep, time::Duration};
 
+use anyhow::Context as _;
 use gopulse_tests::{
     draw::Draw,
     gopulse::{Verdict, Watch},
+    http::Asked,
     native::{self, Native},
     report::Finding,
     services::{self, Service, go_time},
@@ -120,4 +122,88 @@ fn caddy_gives_up_after_its_response_header_timeout() -> anyhow::Result<()> {
             found.blames(right, patience).unwrap();
         }
     })
+}
+
+/// An nginx that waits so long for a service, tells its workers apart at `/worker`, and has those that Debian
+/// gives it on two CPUs.
+fn front(upstream: &Service, patience: Duration) -> anyhow::Result<Native> {
+    let locations = "location /worker { return 200 $pid; }
+        location / { proxy_pass http://{upstream}; proxy_read_timeout {patience}ms; }";
+    let patience = patience.as_millis().to_string();
+    let upstream = upstream.address.to_string();
+    native::nginx(
+        "",
+        locations,
+        &[("{upstream}", &upstream), ("{patience}", &patience)],
+    )
+}
+
+/// Kept connections to a proxy, two to each of two workers, in turn.
+fn two_to_each_worker(proxy: &Native) -> anyhow::Result<Vec<Asked>> {
+    let mut by_worker: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
+    // Which worker takes a connection is nginx's choice; it changes its mind after some.
+    for _ in 0..300 {
+        let mut connection = Asked::get(proxy.address, "/worker")?;
+        let answer = connection.answer()?;
+        let worker = answer.lines().last().context("an empty answer")?;
+        let of_worker = by_worker.entry(worker.to_owned()).or_default();
+        if of_worker.len() < 2 {
+            of_worker.push(connection);
+        }
+        if by_worker.values().filter(|of| of.len() == 2).count() == 2 {
+            return Ok(by_worker.into_values().flatten().collect());
+        }
+    }
+    anyhow::bail!("one worker took all connections")
+}
+
+#[test]
+fn workers_that_give_up_twice_each_are_one_nginx_with_a_limit() -> anyhow::Result<()> {
+    let name = "workers that give up twice each";
+    let Some(_turn) = Turn::take(name, &["nginx"]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let patience = draw.millis(500..1200);
+    let delay = patience + draw.millis(1000..2000);
+    let shop = Service::start("shop", &["-delay", &go_time(delay)])?;
+    let nginx = front(&shop, patience)?;
+    let watch = Watch::diagnose(&["--port", &nginx.port()])?;
+    for mut connection in two_to_each_worker(&nginx)? {
+        connection.again("/slow")?;
+        let answer = connection.answer()?;
+        assert!(answer.contains(" 504 "), "{answer}");
+    }
+    let Verdict { status, report, .. } = watch.finish()?;
+
+    let found = report.only("proxy-timeout")?;
+    assert_eq!((found.comm(), found.count()), ("nginx", Some(4)));
+    assert!(found.title().contains("nginx (2 workers)"), "{found:?}");
+    let waited = found.measured("waited_s").unwrap_or_default();
+    let drawn = patience.as_secs_f64();
+    assert!((drawn - 0.01..drawn + 0.06).contains(&waited), "{found:?}");
+    no_setting_is_invented(&found, patience);
+    assert_eq!(report.rules(), ["proxy-timeout"], "{}", report.titles());
+    assert_eq!(status, 1);
+    Ok(())
+}
+
+#[test]
+fn workers_whose_clients_leave_have_no_limit() -> anyhow::Result<()> {
+    let name = "workers whose clients leave";
+    let Some(_turn) = Turn::take(name, &["nginx"]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let patience = draw.millis(300..800);
+    let shop = Service::start("shop", &["-delay", "5s"])?;
+    let nginx = front(&shop, Duration::from_secs(20))?;
+    let watch = Watch::diagnose(&["--port", &nginx.port()])?;
+    for mut connection in two_to_each_worker(&nginx)? {
+        connection.again("/slow")?;
+        sleep(patience);
+        drop(connection);
+    }
+    watch.finish()?.assert_healthy();
+    Ok(())
 }

@@ -21,11 +21,12 @@ use super::{
 /// Adds a case for each server address and setting.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let plain = scene.give_ups.iter().filter(|g| !g.serves(scene));
-    for (kind, together) in grouped(plain) {
+    for together in grouped(scene, plain).into_values() {
         let Some(occasion) = Occasion::of(scene, together, |_| false) else {
             continue;
         };
-        let asked = scene.asked(kind.pid, kind.upstream);
+        let connection = occasion.connection();
+        let asked = scene.asked(connection.pid, connection.remote);
         let case = case(&occasion, &asked, docket);
         if let Some(cause) = case.cause {
             docket.raise(cause, case.finding.severity);

@@ -20,6 +20,7 @@ use super::{
         scene::Scene,
         standing::{at_last, crowds, place, serving},
         telling::{Timeline, wireshark_filter},
+        workers,
     },
     own_code::brief,
     wording::{count, seconds},
@@ -53,7 +54,8 @@ struct Kept<'m> {
     since: BootInstant,
 }
 
-/// Adds a case for each process and address.
+/// Adds a case for each service and address. What a pool may keep is its process's own, so it is judged by
+/// process, and told together.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let mut groups: BTreeMap<(Pid, bool, SocketAddr), Vec<Kept<'_>>> = BTreeMap::new();
     for connection in scene.model.connections() {
@@ -69,10 +71,18 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
             groups.entry(key).or_default().push(kept);
         }
     }
-    for group in groups.into_values() {
-        if group.len() >= SEVERAL
-            && let Some(case) = case(scene, docket, &group)
-        {
+    let mut by_service: BTreeMap<_, (Severity, Vec<Kept<'_>>)> = BTreeMap::new();
+    for ((pid, serves, address), group) in groups {
+        if group.len() >= SEVERAL {
+            let place = (scene.service(pid), serves, address);
+            let severity = severity(scene, &group);
+            let (worst, all) = by_service.entry(place).or_insert((severity, Vec::new()));
+            *worst = severity.max(*worst);
+            all.extend(group);
+        }
+    }
+    for (severity, group) in by_service.into_values() {
+        if let Some(case) = case(scene, docket, severity, &group) {
             docket.add(case);
         }
     }
@@ -116,7 +126,12 @@ fn still_listens(model: &Model, connection: &Connection) -> bool {
     half_closed || served_on
 }
 
-fn case(scene: &Scene<'_>, docket: &Docket, group: &[Kept<'_>]) -> Option<Case> {
+fn case(
+    scene: &Scene<'_>,
+    docket: &Docket,
+    severity: Severity,
+    group: &[Kept<'_>],
+) -> Option<Case> {
     let model = scene.model;
     let example = group
         .iter()
@@ -132,7 +147,6 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Kept<'_>]) -> Option<Case> 
         .filter(|kept| !closed_before(kept.connection))
         .count();
     let growth = in_window as f64 / model.watched().as_secs_f64().max(0.001);
-    let severity = severity(scene, group);
     let mut measured = Measured {
         connections: Some(number),
         growth_per_s: Some(growth),
@@ -169,7 +183,10 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Kept<'_>]) -> Option<Case> 
         severity,
         confidence: confidence.number(),
         count: number,
-        title: format!("{who} keeps {number} connections {whom} that their peers have closed"),
+        title: format!(
+            "{} keeps {number} connections {whom} that their peers have closed",
+            workers::named(who.clone(), group.iter().map(|kept| kept.connection))
+        ),
         explanation: explanation(model, group, &owners, opener.as_ref(), in_window),
         process: Subject::owner(model, connection),
         connection: Some(connection.into()),
@@ -208,7 +225,7 @@ fn closed_before(connection: &Connection) -> bool {
     connection.origin == Origin::Found && connection.peer_closed <= Some(connection.opened)
 }
 
-/// A server has no reason to keep them. A client may have a pool, which is held for innocent unless it
+/// How much harm those of one process do. A server has no reason to keep them. A client may have a pool, which is held for innocent unless it
 /// leaves responses unread, or goes on opening, or was closed on in mid-conversation again and again.
 fn severity(scene: &Scene<'_>, group: &[Kept<'_>]) -> Severity {
     let serves = group

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
-    event::{Pid, Role},
-    model::{Connection, Model},
+    event::Role,
+    model::{Connection, Model, Service},
 };
 
 use super::{
@@ -30,7 +30,7 @@ use super::{
 /// What resets are told together by.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
-    pid: Pid,
+    service: Service,
     server: SocketAddr,
     by: By,
     cause: Cause,
@@ -50,7 +50,7 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         }
         if let Some(reset) = Reset::on(scene, connection) {
             let kind = Kind {
-                pid: connection.pid,
+                service: scene.service(connection.pid),
                 server: connection.server(),
                 by: reset.by,
                 cause: reset.cause.clone(),

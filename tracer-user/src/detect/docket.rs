@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use crate::event::{Pid, SocketId};
+use crate::{
+    event::{Pid, SocketId},
+    model::Services,
+};
 
 use super::finding::{Finding, Rule, Severity};
 
@@ -21,9 +24,18 @@ pub(super) struct Case {
 #[derive(Debug, Default)]
 pub(super) struct Docket {
     cases: Vec<Case>,
+    services: Services,
 }
 
 impl Docket {
+    /// An empty one for processes that are these services.
+    pub(super) fn new(services: &Services) -> Self {
+        Self {
+            cases: Vec::new(),
+            services: services.clone(),
+        }
+    }
+
     pub(super) fn add(&mut self, case: Case) {
         self.cases.push(case);
     }
@@ -35,12 +47,19 @@ impl Docket {
             .position(|case| case.explains.contains(&socket))
     }
 
-    /// The worst case of this rule about this process.
+    /// The worst case of this rule about this process; about another worker of its service where there is
+    /// none.
     pub(super) fn worst_of(&self, rule: Rule, pid: Pid) -> Option<usize> {
-        let of = |case: &Case| case.finding.rule == rule && case.finding.process.pid == pid;
+        let service = self.services.of_process(pid);
+        let of = |case: &Case| {
+            let about = case.finding.process.pid;
+            let fits = case.finding.rule == rule && self.services.of_process(about) == service;
+            fits.then_some((about == pid, case.finding.severity))
+        };
         (0..self.cases.len())
-            .filter(|place| self.cases.get(*place).is_some_and(of))
-            .max_by_key(|place| self.cases.get(*place).map(|case| case.finding.severity))
+            .filter_map(|place| Some((of(self.cases.get(place)?)?, place)))
+            .max()
+            .map(|(_, place)| place)
     }
 
     /// The finding at `place`.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    event::{BootInstant, Pid, Role, SocketId, is_host},
-    model::{Connection, Exchange, Model},
+    event::{BootInstant, Role, SocketId, is_host},
+    model::{Connection, Exchange, Model, Service},
 };
 
 use super::{
@@ -46,7 +46,7 @@ struct Empty<'m> {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     cause: Option<usize>,
-    pid: Pid,
+    service: Service,
     server: SocketAddr,
     reset: bool,
     closed_in: Option<String>,
@@ -149,7 +149,7 @@ fn kind(scene: &Scene<'_>, docket: &Docket, empty: &Empty<'_>) -> Kind {
     let frames = closing_frames(scene.model, connection);
     Kind {
         cause,
-        pid: connection.pid,
+        service: scene.service(connection.pid),
         server: SocketAddr::new(unspecific(connection), connection.server().port()),
         // How it was carried out tells nothing where the cause is known.
         reset: cause.is_none() && empty.reset,

@@ -2,18 +2,21 @@
 //!
 //! Not accused: a process that sits quietly near its limit, and one that rose there and stays.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use crate::{
     event::{BootInstant, Descriptors, Role, SocketId},
-    model::{Connection, Model, Table},
+    model::{Connection, Model, Service, Table},
 };
 
 use super::{
     confidence::{Confidence, Doubt},
     docket::{Case, Docket},
     finding::{Evidence, Finding, Measured, Rule, Setting, Severity, Subject},
-    grounds::{scene::Scene, telling::Timeline},
+    grounds::{scene::Scene, telling::Timeline, workers},
     wording::{count, join},
 };
 
@@ -32,17 +35,49 @@ const GROWTH: u64 = 4;
 /// Kinds of descriptors told.
 const KINDS: usize = 5;
 
-/// Adds a case for each process.
-pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    for table in scene.model.tables() {
+/// How far it has come with a table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Calls failed, and it was full.
+    Empty,
+    /// Calls failed for another limit.
+    Refused,
+    /// It will be full before long, if it goes on like this.
+    Soon,
+    /// Few are left.
+    Full,
+}
+
+impl Stage {
+    /// `None` where there is enough.
+    fn of(model: &Model, table: &Table) -> Option<Self> {
         let told = &table.last.1;
-        let refused = told.refused.unwrap_or(0);
-        let case = if refused > 0 {
-            Some(refused_case(scene, docket, table, refused))
+        if told.refused.is_some_and(|calls| calls > 0) {
+            let near = share(&table.fullest.1).max(share(told)) >= NEAR;
+            return Some(if near { Self::Empty } else { Self::Refused });
+        }
+        if share(told) >= NEAR && full_in(model, table).is_some() {
+            Some(Self::Soon)
         } else {
-            soon_case(scene, docket, table)
-        };
-        if let Some(case) = case {
+            (share(told) >= FULL).then_some(Self::Full)
+        }
+    }
+}
+
+/// Adds a case for each process; where workers of a service have come as far, one for all of them.
+pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
+    let mut groups: BTreeMap<(Service, Stage), Vec<&Table>> = BTreeMap::new();
+    for table in scene.model.tables() {
+        if let Some(stage) = Stage::of(scene.model, table) {
+            let service = scene.service(table.last.1.pid);
+            groups.entry((service, stage)).or_default().push(table);
+        }
+    }
+    for ((_, stage), tables) in groups {
+        if let Some(case) = case(scene, docket, stage, &tables) {
+            if let Some(cause) = case.cause {
+                docket.raise(cause, case.finding.severity);
+            }
             docket.add(case);
         }
     }
@@ -63,108 +98,118 @@ fn share(told: &Descriptors) -> f64 {
     told.open as f64 / told.limit.max(1) as f64
 }
 
-/// What holds the most was not given back: the case that says so.
-fn leak(docket: &Docket, told: &Descriptors) -> Option<usize> {
-    let place = docket.worst_of(Rule::CloseWaitLeak, told.pid)?;
-    let leaked = docket.finding(place)?.measured.connections?;
-    (leaked * 2 >= told.open).then_some(place)
+/// In how many seconds none is left, if that is soon.
+fn full_in(model: &Model, table: &Table) -> Option<f64> {
+    let told = &table.last.1;
+    let growth = growth_per_second(model, table)?;
+    let seconds = told.limit.saturating_sub(told.open) as f64 / growth;
+    (seconds <= SOON.as_secs_f64()).then_some(seconds)
 }
 
-fn refused_case(scene: &Scene<'_>, docket: &mut Docket, table: &Table, refused: u64) -> Case {
+/// What holds the most was not given back: the case that says so, which may tell of other workers too.
+fn leak(model: &Model, docket: &Docket, told: &Descriptors) -> Option<usize> {
+    let place = docket.worst_of(Rule::CloseWaitLeak, told.pid)?;
+    let leaked = docket.finding(place)?.measured.connections?;
+    let left = |connection: &&Connection| {
+        connection.pid == told.pid
+            && connection.peer_closed.is_some()
+            && connection.left().is_none()
+    };
+    let own = model.connections().filter(left).count() as u64;
+    (leaked.min(own) * 2 >= told.open).then_some(place)
+}
+
+/// The case of these workers of one service, the worst of which stands for them.
+fn case(scene: &Scene<'_>, docket: &Docket, stage: Stage, tables: &[&Table]) -> Option<Case> {
     let model = scene.model;
+    let refused = |table: &Table| table.last.1.refused.unwrap_or(0);
+    let worst = |table: &&&Table| {
+        let told = &table.last.1;
+        (refused(table), told.open * 1_000 / told.limit.max(1))
+    };
+    let table = tables.iter().rev().max_by_key(worst)?;
     let told = &table.last.1;
     let fullest = &table.fullest.1;
-    let who = model.name(told.pid);
-    let at_limit = share(fullest).max(share(told)) >= NEAR;
-    let mut finding = finding(scene, table, fullest);
-    finding.count = refused;
-    finding.measured.calls_refused = Some(refused);
-    finding.severity = if at_limit {
-        Severity::Critical
+    let shown = if stage <= Stage::Refused {
+        fullest
     } else {
-        Severity::Info
+        told
     };
-    let calls = count(refused, "call", "calls");
-    if at_limit {
-        finding.title = format!("{who} has no file descriptor left");
-        finding.explanation = format!(
-            "{calls} of {who} failed with \"too many open files\": it may have {} file descriptors and had {} open. {}",
-            told.limit,
-            fullest.open,
-            held(fullest)
-        );
-    } else {
-        finding.title = format!("{who} had calls fail with \"too many open files\"");
-        finding.explanation = format!(
-            "{calls} of {who} failed with EMFILE or ENFILE, though only {} of its {} file descriptors were open. So another limit was met: the host's table (fs.file-max), or inotify instances (fs.inotify.max_user_instances); or the table emptied between two looks at it.",
-            fullest.open, told.limit
-        );
-        finding.setting = None;
-        finding.confidence = Confidence::SEEN.but(Doubt::SettingUnknown).number();
+    let name = model.name(told.pid);
+    let who = workers::counted(name.clone(), tables.len());
+    let mut finding = finding(scene, table, shown);
+    let percent = (share(told) * 100.0).floor();
+    let growth = growth_per_second(model, table);
+    match stage {
+        Stage::Empty | Stage::Refused => {
+            let calls = tables.iter().map(|table| refused(table)).sum();
+            finding.count = calls;
+            finding.measured.calls_refused = Some(calls);
+        }
+        Stage::Soon | Stage::Full => finding.measured.growth_per_s = growth,
     }
-    let cause = leak(docket, fullest).filter(|_| at_limit);
-    if let Some(cause) = cause {
-        docket.raise(cause, finding.severity);
+    let calls = count(finding.count, "call", "calls");
+    match stage {
+        Stage::Empty => {
+            finding.severity = Severity::Critical;
+            finding.title = format!("{who} has no file descriptor left");
+            finding.explanation = format!(
+                "{calls} of {who} failed with \"too many open files\": it may have {} file descriptors and had {} open. {}",
+                told.limit,
+                fullest.open,
+                held(fullest)
+            );
+        }
+        Stage::Refused => {
+            finding.title = format!("{who} had calls fail with \"too many open files\"");
+            finding.explanation = format!(
+                "{calls} of {who} failed with EMFILE or ENFILE, though only {} of its {} file descriptors were open. So another limit was met: the host's table (fs.file-max), or inotify instances (fs.inotify.max_user_instances); or the table emptied between two looks at it.",
+                fullest.open, told.limit
+            );
+            finding.setting = None;
+            finding.confidence = Confidence::SEEN.but(Doubt::SettingUnknown).number();
+        }
+        Stage::Soon => {
+            let seconds = full_in(model, table)?;
+            finding.measured.exhausted_in_s = Some(seconds);
+            finding.severity = Severity::Warning;
+            finding.title = format!(
+                "{who} will run out of file descriptors in {}",
+                about(seconds)
+            );
+            finding.explanation = format!(
+                "{} of the {} file descriptors it may have are open ({percent}%), {:.1} more each second. When none is left, it can neither accept nor open anything. {}",
+                told.open,
+                told.limit,
+                growth?,
+                held(told)
+            );
+        }
+        Stage::Full => {
+            finding.title = format!("{who} has {percent}% of its file descriptors open");
+            finding.explanation = format!(
+                "{} of {} are open. They do not grow in number, so nothing fails now. {}",
+                told.open,
+                told.limit,
+                held(told)
+            );
+        }
     }
-    finding.advice = advice(&who, told, cause.is_some());
-    Case {
-        explains: if at_limit {
-            never_taken(model, table)
+    if tables.len() > 1 {
+        finding
+            .explanation
+            .push_str(" Each process has a limit of its own; that is the worst of them.");
+    }
+    let cause = leak(model, docket, shown).filter(|_| matches!(stage, Stage::Empty | Stage::Soon));
+    finding.advice = advice(&name, told, cause.is_some());
+    Some(Case {
+        explains: if stage == Stage::Empty {
+            never_taken(scene, table)
         } else {
             HashSet::new()
         },
         finding,
         cause,
-    }
-}
-
-fn soon_case(scene: &Scene<'_>, docket: &mut Docket, table: &Table) -> Option<Case> {
-    let model = scene.model;
-    let told = &table.last.1;
-    let who = model.name(told.pid);
-    if share(told) < NEAR {
-        return None;
-    }
-    let growth = growth_per_second(model, table);
-    let ends_in = growth.map(|growth| told.limit.saturating_sub(told.open) as f64 / growth);
-    let soon = ends_in.filter(|seconds| *seconds <= SOON.as_secs_f64());
-    if soon.is_none() && share(told) < FULL {
-        return None;
-    }
-    let mut finding = finding(scene, table, told);
-    finding.measured.growth_per_s = growth;
-    finding.measured.exhausted_in_s = soon;
-    let percent = (share(told) * 100.0).floor();
-    if let (Some(growth), Some(seconds)) = (growth, soon) {
-        finding.severity = Severity::Warning;
-        finding.title = format!(
-            "{who} will run out of file descriptors in {}",
-            about(seconds)
-        );
-        finding.explanation = format!(
-            "{} of the {} file descriptors it may have are open ({percent}%), {growth:.1} more each second. When none is left, it can neither accept nor open anything. {}",
-            told.open,
-            told.limit,
-            held(told)
-        );
-    } else {
-        finding.title = format!("{who} has {percent}% of its file descriptors open");
-        finding.explanation = format!(
-            "{} of {} are open. They do not grow in number, so nothing fails now. {}",
-            told.open,
-            told.limit,
-            held(told)
-        );
-    }
-    let cause = leak(docket, told).filter(|_| soon.is_some());
-    if let Some(cause) = cause {
-        docket.raise(cause, finding.severity);
-    }
-    finding.advice = advice(&who, told, cause.is_some());
-    Some(Case {
-        finding,
-        cause,
-        explains: HashSet::new(),
     })
 }
 
@@ -252,20 +297,23 @@ fn advice(who: &str, told: &Descriptors, leaks: bool) -> Vec<String> {
 }
 
 /// Connections that the kernel finished and the process had no descriptor to accept with.
-fn never_taken(model: &Model, table: &Table) -> HashSet<SocketId> {
+fn never_taken(scene: &Scene<'_>, table: &Table) -> HashSet<SocketId> {
     let Some(refused) = table.refused else {
         return HashSet::new();
     };
+    // Whose they would have been is seen only when somebody reads them.
+    let service = scene.service(table.last.1.pid);
     let untouched = |connection: &&Connection| {
         connection.role == Role::Server
-            && connection.pid == table.last.1.pid
+            && scene.service(connection.pid) == service
             && connection
                 .exchanges()
                 .iter()
                 .all(|e| e.request_bytes + e.response_bytes == 0)
             && connection.ended().is_none_or(|ended| ended >= refused)
     };
-    model
+    scene
+        .model
         .connections()
         .filter(untouched)
         .flat_map(|connection| [Some(connection.socket), connection.other_end])

@@ -123,7 +123,8 @@ pub enum Severity {
 /// A process, named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Its id; `null` for a host of a packet capture, which stands for processes that are not known.
+    /// Its id; of several workers of a service that of the one whose case is told. `null` for a host of a packet
+    /// capture, which stands for processes that are not known.
     #[serde(with = "known_pid")]
     pub pid: Pid,
     /// Its name; of a host its address, with the port it serves on.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use crate::event::{Pid, Role};
+use crate::{event::Role, model::Service};
 
 use super::{
     confidence::{Confidence, Doubt},
@@ -25,12 +25,12 @@ use super::{
 
 const IDLE_TIMEOUT: &str = "net/http.Server.IdleTimeout";
 
-/// Adds a case for each process and server.
+/// Adds a case for each service and server.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let mut groups: BTreeMap<(Pid, SocketAddr), Vec<Race<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Service, SocketAddr), Vec<Race<'_>>> = BTreeMap::new();
     for connection in scene.model.connections() {
         if let Some(race) = Race::on(scene, connection) {
-            let key = (connection.pid, connection.server());
+            let key = (scene.service(connection.pid), connection.server());
             groups.entry(key).or_default().push(race);
         }
     }

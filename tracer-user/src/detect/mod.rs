@@ -92,7 +92,7 @@ const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
 #[must_use]
 pub fn findings(model: &Model) -> Vec<Finding> {
     let scene = Scene::of(model);
-    let mut docket = Docket::default();
+    let mut docket = Docket::new(&scene.services);
     for rule in RULES {
         rule(&scene, &mut docket);
     }

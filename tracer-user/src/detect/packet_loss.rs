@@ -49,7 +49,7 @@ fn place(connection: &Connection) -> Peer {
 
 /// Adds a case for each place at which messages were held up.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let mut by_place: BTreeMap<Peer, Vec<Held<'_>>> = BTreeMap::new();
+    let mut by_place: BTreeMap<_, (Peer, Vec<Held<'_>>)> = BTreeMap::new();
     for held in loss::all(scene.model) {
         // Both ends on this host are one path, told by the end that serves.
         let end = match held.connection.role {
@@ -59,9 +59,12 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
                 .unwrap_or(held.connection),
             Role::Server => held.connection,
         };
-        by_place.entry(place(end)).or_default().push(held);
+        let place = place(end);
+        let key = (scene.service(place.pid), place.serves, place.address);
+        let (_, all) = by_place.entry(key).or_insert((place, Vec::new()));
+        all.push(held);
     }
-    for (place, held) in by_place {
+    for (place, held) in by_place.into_values() {
         if let Some(case) = case(scene, place, &held) {
             docket.add(case);
         }

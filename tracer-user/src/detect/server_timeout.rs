@@ -25,6 +25,7 @@ use super::{
         occasion::above,
         scene::Scene,
         telling::{Timeline, wireshark_filter},
+        workers,
     },
     own_code::{brief, own_frame},
     wording::{bytes, count, join, seconds, times},
@@ -36,7 +37,7 @@ const LOOK_AROUND: Duration = Duration::from_millis(250);
 /// Adds a case for each port and limit.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let all = cut_off::all(scene, |socket| docket.explaining(socket).is_some());
-    for together in grouped(all).into_values() {
+    for together in grouped(scene, all).into_values() {
         if let Some(told) = Told::of(scene, &together) {
             docket.add(told.case());
         }
@@ -51,6 +52,8 @@ struct Told<'c, 'm> {
     value_s: Option<f64>,
     at_work: Option<Witness>,
     who: String,
+    /// The same with the number of its workers that did it.
+    workers: String,
 }
 
 impl<'c, 'm> Told<'c, 'm> {
@@ -61,11 +64,13 @@ impl<'c, 'm> Told<'c, 'm> {
             .rev()
             .max_by_key(|cut| (cut.is_harm(), cut.exchange.request_bytes))?;
         let waits: Vec<Duration> = all.iter().map(|cut| cut.waited).collect();
+        let who = scene.model.owner(example.connection);
         let exact = all.iter().all(|cut| !cut.at_most);
         Some(Self {
             value_s: set_to(&waits, false).filter(|_| exact),
             at_work: at_work(scene.model, example),
-            who: scene.model.owner(example.connection),
+            workers: workers::named(who.clone(), all.iter().map(|cut| cut.connection)),
+            who,
             scene,
             all,
             example,
@@ -178,7 +183,7 @@ impl<'c, 'm> Told<'c, 'm> {
     }
 
     fn title(&self) -> String {
-        let who = &self.who;
+        let who = &self.workers;
         let after = seconds(self.waited());
         let requests = count(self.all.len() as u64, "request", "requests");
         match self.example.limit {

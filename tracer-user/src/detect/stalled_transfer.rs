@@ -14,8 +14,8 @@ use std::{
 };
 
 use crate::{
-    event::{BootInstant, Message, Pid, SocketId},
-    model::{Connection, Kind, Model},
+    event::{BootInstant, Message, SocketId},
+    model::{Connection, Kind, Model, Service},
 };
 
 use super::{
@@ -68,7 +68,7 @@ struct Stalled<'g, 'm> {
 struct Culprit {
     cause: Option<usize>,
     silent: Silent,
-    pid: Option<Pid>,
+    service: Option<Service>,
     server: SocketAddr,
     route: String,
 }
@@ -93,7 +93,7 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         if cause.is_some() != (silent == Silent::Lost) {
             continue;
         }
-        let culprit = culprit(first, cause);
+        let culprit = culprit(scene, first, cause);
         groups.entry(culprit).or_default().push(Stalled { gaps });
     }
     for (culprit, stalled) in groups {
@@ -111,12 +111,12 @@ fn told_by(docket: &Docket, gap: &Gap<'_>) -> Option<usize> {
         .filter(|place| docket.rule(*place) != Some(Rule::ConnectTimeout))
 }
 
-fn culprit(gap: &Gap<'_>, cause: Option<usize>) -> Culprit {
+fn culprit(scene: &Scene<'_>, gap: &Gap<'_>, cause: Option<usize>) -> Culprit {
     let kind = Kind::of(&gap.exchange);
     Culprit {
         cause,
         silent: gap.silent,
-        pid: gap.culprit().map(|end| end.pid),
+        service: gap.culprit().map(|end| scene.service(end.pid)),
         server: gap.connection.server(),
         route: kind.map_or_else(String::new, |kind| kind.route),
     }
@@ -176,7 +176,7 @@ fn severity(scene: &Scene<'_>, culprit: &Culprit, stalled: &[Stalled<'_, '_>]) -
             // Of one that is not traced and never read again it is not known whether it reads slowly.
             Silent::Receiver => {
                 let resumed = stalled.gaps.iter().all(|gap| gap.resumed);
-                !stalled.is_paced() && (culprit.pid.is_some() || resumed)
+                !stalled.is_paced() && (culprit.service.is_some() || resumed)
             }
             Silent::Sender | Silent::Beyond => {
                 stalled.is_of(Message::Response)

@@ -81,13 +81,17 @@ impl Connections {
         self.networks.insert(told.pid, told.namespace);
     }
 
+    /// The network that `pid` is in.
+    pub(super) fn network_of_process(&self, pid: Pid) -> Option<u64> {
+        self.networks.get(&pid).copied()
+    }
+
     /// The network in which a socket's addresses are meant. Each has loopback ones of its own; the others
     /// mean the same in all networks that can reach each other, where a connection may have its two ends.
     fn network_of(&self, opened: &Opened) -> Option<u64> {
         let ends = [opened.local, opened.remote];
         let own = ends.iter().any(|end| end.ip().is_loopback());
-        own.then(|| self.networks.get(&opened.pid).copied())
-            .flatten()
+        own.then(|| self.network_of_process(opened.pid)).flatten()
     }
 
     /// The kernel is done with `socket`.

@@ -55,6 +55,12 @@ impl Model {
             .is_some_and(|process| process.about.go_version.is_some())
     }
 
+    /// The network namespace that a process is in, by its inode; `None` where that was not told.
+    #[must_use]
+    pub fn network(&self, pid: Pid) -> Option<u64> {
+        self.connections.network_of_process(pid)
+    }
+
     /// The name of a process, for people.
     #[must_use]
     pub fn name(&self, pid: Pid) -> String {

@@ -30,6 +30,7 @@ mod pairing;
 mod profile;
 mod resources;
 mod scheduler;
+mod services;
 mod stacks;
 #[cfg(test)]
 pub(crate) mod story;
@@ -52,6 +53,7 @@ pub use pairing::{Asking, PairedBy, Pairing, Served};
 pub use profile::{Place, Sampled, TICK};
 pub use resources::{Queue, Table};
 pub use scheduler::Wait;
+pub use services::{Service, Services};
 pub use traffic::{Peer, Sizes, Tally, Traffic};
 
 use blocking::Blocked;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
     event::{Frame, Pid, Relation, Role},
-    model::{Connection, Model},
+    model::{Connection, Model, Service},
 };
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
         scene::Scene,
         telling::{Timeline, what, wireshark_filter},
         usual::median,
+        workers,
     },
     own_code::brief,
     wording::{count, seconds, times},
@@ -58,9 +59,12 @@ const DEAR: f64 = 1.0 / 3.0;
 const PORTS: f64 = 28_232.0;
 const TIME_WAIT: f64 = 60.0;
 
-/// The short connections of one process to one address.
+/// The short connections of one process, or of several workers of a service, to one address.
 struct Churn<'m> {
+    /// The process; of several the one that opens the most.
     pid: Pid,
+    /// How many they are.
+    workers: usize,
     remote: SocketAddr,
     /// Those still kept one by one, in the order of opening.
     short: Vec<&'m Connection>,
@@ -75,7 +79,8 @@ struct Churn<'m> {
     reason: Reason,
 }
 
-/// Adds a case for each process and address.
+/// Adds a case for each service and address. No process can use another's connection, so it is judged by
+/// process, and told together.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let mut by_peer: BTreeMap<(Pid, SocketAddr), Vec<&Connection>> = BTreeMap::new();
     for connection in scene.clients().filter(|c| is_short(c)) {
@@ -84,9 +89,20 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
             .or_default()
             .push(connection);
     }
+    let mut by_service: BTreeMap<(Service, SocketAddr), Churn<'_>> = BTreeMap::new();
     for ((pid, remote), short) in by_peer {
-        if let Some(case) = Churn::of(scene, pid, remote, short).and_then(|c| c.case(scene, docket))
-        {
+        let Some(churn) = Churn::of(scene, pid, remote, short) else {
+            continue;
+        };
+        let place = (scene.service(pid), remote);
+        let whole = match by_service.remove(&place) {
+            Some(others) => others.join(churn),
+            None => churn,
+        };
+        by_service.insert(place, whole);
+    }
+    for churn in by_service.into_values() {
+        if let Some(case) = churn.case(scene, docket) {
             docket.add(case);
         }
     }
@@ -121,7 +137,7 @@ impl<'m> Churn<'m> {
             .filter(|connection| connection.remote == remote)
             .count() as u64;
         // Those no longer kept were closed, and nothing was remarkable about them.
-        let folded = scene.asked(pid, remote).connections.saturating_sub(kept);
+        let folded = scene.asked_by(pid, remote).connections.saturating_sub(kept);
         let number = short.len() as u64 + folded;
         let spared = spared(&short);
         let first = short.first()?.opened;
@@ -133,6 +149,7 @@ impl<'m> Churn<'m> {
         let half = spared * 2 >= short.len() as u64;
         (spared >= HABIT && half && per_second >= OFTEN).then(|| Self {
             pid,
+            workers: 1,
             remote,
             number,
             spared,
@@ -143,6 +160,24 @@ impl<'m> Churn<'m> {
             reason: Reason::of(&short),
             short,
         })
+    }
+
+    /// Both together, of one service. What stands for them is taken of who opens more.
+    fn join(self, other: Self) -> Self {
+        let (mut more, less) = if self.number >= other.number {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        more.workers += less.workers;
+        more.number += less.number;
+        more.spared += less.spared;
+        more.per_second += less.per_second;
+        more.short.extend(less.short);
+        more.short.sort_by_key(|connection| connection.opened);
+        more.connecting = connecting(&more.short);
+        more.reason = Reason::of(&more.short);
+        more
     }
 
     fn case(&self, scene: &Scene<'m>, docket: &Docket) -> Option<Case> {
@@ -162,7 +197,8 @@ impl<'m> Churn<'m> {
             confidence: Confidence::SEEN.number(),
             count: self.number,
             title: format!(
-                "{who} opens {:.0} connections a second to {}{by}, where {} would do",
+                "{} opens {:.0} connections a second to {}{by}, where {} would do",
+                workers::counted(who.clone(), self.workers),
                 self.per_second.max(1.0),
                 self.remote,
                 self.needed()
@@ -288,15 +324,9 @@ impl<'m> Churn<'m> {
         told.join(" ")
     }
 
-    /// One for each request that the process serves.
+    /// One for each request that it serves.
     fn for_each_served(&self, scene: &Scene<'_>) -> Option<String> {
-        let served: u64 = scene
-            .model
-            .traffic()
-            .iter()
-            .filter(|(peer, _)| peer.serves && peer.pid == self.pid)
-            .map(|(_, traffic)| traffic.exchanges.exchanges)
-            .sum();
+        let served = scene.served_by(self.pid).exchanges.exchanges;
         let each = self.number as f64 / served.max(1) as f64;
         (served >= HABIT && (0.8..=1.25).contains(&each))
             .then(|| format!("It served {served} requests meanwhile: a connection for each."))

@@ -10,7 +10,7 @@ use crate::{
         own_code::own_frame,
     },
     event::{ConnectFailure, Pid},
-    model::{Asking, Connection, Model, Traffic},
+    model::{Asking, Connection, Model, Service, Traffic},
 };
 
 use super::{
@@ -19,8 +19,9 @@ use super::{
     telling::{Timeline, wireshark_filter},
 };
 
-/// Failed connects of one process to one address, in the order of time, and all others there.
+/// Failed connects of one service to one address, in the order of time, and all others there.
 pub(crate) struct Attempts<'m> {
+    /// Of several workers, who failed first.
     pub(crate) pid: Pid,
     pub(crate) remote: SocketAddr,
     pub(crate) failed: Vec<&'m Connection>,
@@ -31,27 +32,30 @@ pub(crate) struct Attempts<'m> {
 }
 
 impl<'m> Attempts<'m> {
-    /// Gathers those connects that `fits`, by process and address. Those that lost a race against
+    /// Gathers those connects that `fits`, by service and address. Those that lost a race against
     /// another address of the same name do not count.
     pub(crate) fn gather(scene: &Scene<'m>, fits: impl Fn(&Connection) -> bool) -> Vec<Self> {
-        let mut by_peer: BTreeMap<(Pid, SocketAddr), Vec<&'m Connection>> = BTreeMap::new();
+        let mut by_peer: BTreeMap<(Service, SocketAddr), Vec<&'m Connection>> = BTreeMap::new();
         for connection in scene.clients() {
             if fits(connection) && !scene.lost_a_race(connection) {
                 by_peer
-                    .entry((connection.pid, connection.remote))
+                    .entry((scene.service(connection.pid), connection.remote))
                     .or_default()
                     .push(connection);
             }
         }
         by_peer
             .into_iter()
-            .map(|((pid, remote), failed)| Self {
-                pid,
-                remote,
-                harm: harm(scene, &failed),
-                number: failed.len() as u64,
-                failed,
-                asked: scene.asked(pid, remote),
+            .filter_map(|((_, remote), failed)| {
+                let pid = failed.first()?.pid;
+                Some(Self {
+                    pid,
+                    remote,
+                    harm: harm(scene, &failed),
+                    number: failed.len() as u64,
+                    failed,
+                    asked: scene.asked(pid, remote),
+                })
             })
             .collect()
     }

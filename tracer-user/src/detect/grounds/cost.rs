@@ -284,7 +284,7 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
         if !refused && (lost < NOTICED || lost * PART < wait) {
             return None;
         }
-        let usual = self.scene.usual.at(connection, &kind);
+        let usual = self.scene.usual(connection, &kind);
         Some(Hit {
             usual: usual.filter(|usual| wait >= *usual * TIMES_USUAL),
             connection,

@@ -10,8 +10,8 @@ use crate::{
         finding::{Measured, Severity},
         wording::{bytes, count, join},
     },
-    event::{Pid, SocketId},
-    model::{Connection, Exchange, Pairing, Traffic},
+    event::SocketId,
+    model::{Connection, Exchange, Pairing, Service, Traffic},
 };
 
 use super::scene::Scene;
@@ -85,8 +85,8 @@ impl Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Harm {
     fates: BTreeMap<(SocketId, u32), (Fate, u64)>,
-    /// Processes, and the ports on which they serve.
-    places: BTreeSet<(Pid, u16)>,
+    /// Services, and the ports on which they serve.
+    places: BTreeSet<(Service, u16)>,
     served: Traffic,
 }
 
@@ -111,7 +111,7 @@ impl Harm {
         let fate = Fate::of(connection, exchange);
         let key = (connection.socket, exchange.number);
         self.fates.insert(key, (fate, exchange.request_bytes));
-        let place = (connection.pid, connection.local.port());
+        let place = (scene.service(connection.pid), connection.local.port());
         if self.places.insert(place) {
             self.served
                 .add(&scene.served_at(connection.pid, connection.local));

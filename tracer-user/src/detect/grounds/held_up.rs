@@ -78,7 +78,7 @@ pub(crate) fn of<'m>(
         run_queue: times.run_queue.total(),
         throttled: times.throttled.total(),
         own: times.own,
-        usual: Kind::of(&exchange).and_then(|kind| scene.usual.at(connection, &kind)),
+        usual: Kind::of(&exchange).and_then(|kind| scene.usual(connection, &kind)),
         connection,
         exchange,
     }
@@ -354,7 +354,7 @@ fn is_unusual(
     (from, until): Span,
 ) -> bool {
     Kind::of(exchange)
-        .and_then(|kind| scene.usual.at(connection, &kind))
+        .and_then(|kind| scene.usual(connection, &kind))
         .is_some_and(|usual| until.since(from) >= usual * TIMES_USUAL)
 }
 

@@ -113,8 +113,7 @@ fn late<'m>(
     Some(Late {
         reason: reason(scene, turns, connection, &exchange, wait),
         usual: scene
-            .usual
-            .at(connection, &kind)
+            .usual(connection, &kind)
             .filter(|usual| wait >= *usual * TIMES_USUAL),
         connection,
         kind,

@@ -38,4 +38,5 @@ pub(crate) mod upstreams;
 pub(crate) mod usual;
 pub(crate) mod want_of_cpu;
 pub(crate) mod work;
+pub(crate) mod workers;
 pub(crate) mod works;

@@ -22,6 +22,7 @@ use super::{
         wireshark_filter,
     },
     want_of_cpu::WantOfCpu,
+    workers,
 };
 
 /// Equal waits that make it believable that a timer ended them, each of which had other reasons too.
@@ -35,6 +36,8 @@ pub(crate) struct Occasion<'g, 'm> {
     pub(crate) limit: Limit,
     /// What the setting is set to, as far as the waits tell.
     pub(crate) value_s: Option<f64>,
+    /// Who gave up, for people: in a title with the number of workers that did.
+    named: String,
     at_work: Option<Witness>,
     waits: Option<Witness>,
     /// Who was given up on lacked a CPU, and where all of the wait went; as the example shows it.
@@ -84,6 +87,10 @@ impl<'g, 'm> Occasion<'g, 'm> {
             example,
             limit: example.limit,
             value_s: limit::value(example.limit, &waits).filter(|_| !example.begun_before),
+            named: workers::named(
+                who(model, example),
+                all.iter().map(|give_up| give_up.connection),
+            ),
             at_work: still_at_work(model, example),
             waits: waits_in_dump(model, example),
             wanting: decided(&want) && starved * 2 >= all.len(),
@@ -181,7 +188,7 @@ impl<'g, 'm> Occasion<'g, 'm> {
         let waited = std::time::Duration::from_secs_f64(waited);
         format!(
             "{} {verb} {} after {}{}",
-            self.who(),
+            self.named,
             connection.remote,
             if self.example.begun_before {
                 "more than "

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     detect::confidence::Doubt,
     event::{BootInstant, Pid, Role, SocketId},
-    model::{Connection, Model, PairedBy, Pairing, Peer, Served, Traffic},
+    model::{Connection, Kind, Model, PairedBy, Pairing, Peer, Served, Service, Services, Traffic},
 };
 
 use super::{
@@ -38,7 +38,8 @@ pub(crate) struct Scene<'m> {
     pub(crate) give_ups: Vec<GiveUp<'m>>,
     pub(crate) upstreams: Upstreams<'m>,
     pub(crate) schedule: Schedule<'m>,
-    pub(crate) usual: Usual,
+    usual: Usual,
+    pub(crate) services: Services,
     /// By process, in the order of opening.
     clients: HashMap<Pid, Vec<&'m Connection>>,
     traffic: BTreeMap<Peer, Traffic>,
@@ -58,13 +59,15 @@ impl<'m> Scene<'m> {
             of_process.sort_by_key(|connection| connection.opened);
         }
         let traffic = model.traffic();
+        let services = Services::of(model, &traffic);
         let mut scene = Self {
             model,
             served: Served::of(model),
             give_ups: Vec::new(),
             upstreams: Upstreams::default(),
             schedule: Schedule::of(model),
-            usual: Usual::of(&traffic),
+            usual: Usual::of(&traffic, &services),
+            services,
             clients,
             traffic,
             held_up: HashMap::new(),
@@ -104,6 +107,18 @@ impl<'m> Scene<'m> {
             }
             !coincidence || give_up.limit != Limit::Unknown
         });
+    }
+
+    /// What `pid` is a worker of; itself, where it serves alone.
+    pub(crate) fn service(&self, pid: Pid) -> Service {
+        self.services.of_process(pid)
+    }
+
+    /// Half of the requests of `kind` that are served where `connection` is took no longer; `None` where too
+    /// few were counted.
+    pub(crate) fn usual(&self, connection: &Connection, kind: &Kind) -> Option<Duration> {
+        let place = (self.service(connection.pid), connection.local.port());
+        self.usual.at(place, kind)
     }
 
     /// Requests that `pid` served that waited for a CPU, or for its quota, at all.
@@ -169,18 +184,31 @@ impl<'m> Scene<'m> {
             .any(|pairing| pairing.socket == socket && pairing.exchange.number == number)
     }
 
-    /// All that `pid` served on the port of `address`, whichever of its addresses a client chose.
+    /// All that the service of `pid` served on the port of `address`, whichever of its addresses a client
+    /// chose.
     pub(crate) fn served_at(&self, pid: Pid, address: SocketAddr) -> Traffic {
-        self.sum(|peer| peer.serves && peer.pid == pid && peer.address.port() == address.port())
+        let service = self.service(pid);
+        self.sum(|peer| {
+            peer.serves
+                && peer.address.port() == address.port()
+                && self.service(peer.pid) == service
+        })
     }
 
-    /// All that `pid` served, on whichever port.
+    /// All that the service of `pid` served, on whichever port.
     pub(crate) fn served_by(&self, pid: Pid) -> Traffic {
-        self.sum(|peer| peer.serves && peer.pid == pid)
+        let service = self.service(pid);
+        self.sum(|peer| peer.serves && self.service(peer.pid) == service)
     }
 
-    /// All that `pid` asked of `whom`.
+    /// All that the service of `pid` asked of `whom`.
     pub(crate) fn asked(&self, pid: Pid, whom: SocketAddr) -> Traffic {
+        let service = self.service(pid);
+        self.sum(|peer| !peer.serves && peer.address == whom && self.service(peer.pid) == service)
+    }
+
+    /// The same of `pid` alone.
+    pub(crate) fn asked_by(&self, pid: Pid, whom: SocketAddr) -> Traffic {
         self.sum(|peer| !peer.serves && peer.pid == pid && peer.address == whom)
     }
 

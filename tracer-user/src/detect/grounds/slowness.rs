@@ -9,8 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     detect::finding::Severity,
-    event::Pid,
-    model::{Kind, PairedBy},
+    model::{Kind, PairedBy, Service},
 };
 
 use super::{
@@ -57,23 +56,26 @@ pub(crate) enum Culprit {
     /// Another service.
     Upstream(SocketAddr),
     /// Who did not read, on which port.
-    Unread(Pid, u16),
-    /// A handler: its process, port and route.
-    Handler(Pid, u16, String),
-    /// Goroutines of this process, none of which stands out, which it serves at that port.
-    Crowd(Pid, u16),
+    Unread(Service, u16),
+    /// A handler: its service, port and route.
+    Handler(Service, u16, String),
+    /// Goroutines of this service, none of which stands out, which it serves at that port.
+    Crowd(Service, u16),
 }
 
 impl Culprit {
-    pub(crate) fn of(late: &Late<'_>) -> Self {
-        let (pid, port) = (late.connection.pid, late.connection.local.port());
+    pub(crate) fn of(scene: &Scene<'_>, late: &Late<'_>) -> Self {
+        let (of, port) = (
+            scene.service(late.connection.pid),
+            late.connection.local.port(),
+        );
         match &late.reason {
             Reason::Upstream(address) => Self::Upstream(*address),
-            Reason::Unread => Self::Unread(pid, port),
-            Reason::Queued(Some((port, route))) => Self::Handler(pid, *port, route.clone()),
-            Reason::Queued(None) => Self::Crowd(pid, port),
+            Reason::Unread => Self::Unread(of, port),
+            Reason::Queued(Some((port, route))) => Self::Handler(of, *port, route.clone()),
+            Reason::Queued(None) => Self::Crowd(of, port),
             Reason::Computed | Reason::Itself | Reason::PassedOn(..) => {
-                Self::Handler(pid, port, late.kind.route.clone())
+                Self::Handler(of, port, late.kind.route.clone())
             }
         }
     }

@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    event::Pid,
-    model::{Connection, Kind, Pace, Paces, Peer, Traffic},
-};
+use crate::model::{Kind, Pace, Paces, Peer, Service, Services, Traffic};
 
 /// Requests of the same kind that make a usual time.
 const USUAL: u64 = 20;
@@ -23,24 +20,23 @@ pub(crate) fn median(times: impl IntoIterator<Item = Duration>) -> Option<Durati
     all.get(all.len() / 2).copied()
 }
 
-/// Usual times by the process that serves and its port, on whichever of its addresses.
+/// Usual times by the service and its port, on whichever of its addresses.
 #[derive(Debug, Default)]
-pub(crate) struct Usual(HashMap<(Pid, u16), Paces>);
+pub(crate) struct Usual(HashMap<(Service, u16), Paces>);
 
 impl Usual {
-    pub(crate) fn of(traffic: &BTreeMap<Peer, Traffic>) -> Self {
+    pub(crate) fn of(traffic: &BTreeMap<Peer, Traffic>, services: &Services) -> Self {
         let mut all: HashMap<_, Paces> = HashMap::new();
         for (peer, traffic) in traffic.iter().filter(|(peer, _)| peer.serves) {
-            let place = (peer.pid, peer.address.port());
+            let place = (services.of_process(peer.pid), peer.address.port());
             all.entry(place).or_default().add(&traffic.exchanges.paces);
         }
         Self(all)
     }
 
-    /// Half of the requests of `kind` that `connection`'s owner serves at its port took no longer;
-    /// `None` where too few were counted.
-    pub(crate) fn at(&self, connection: &Connection, kind: &Kind) -> Option<Duration> {
-        let place = (connection.pid, connection.local.port());
+    /// Half of the requests of `kind` that this service serves at this port took no longer; `None` where too
+    /// few were counted.
+    pub(crate) fn at(&self, place: (Service, u16), kind: &Kind) -> Option<Duration> {
         self.0
             .get(&place)?
             .of(kind)

@@ -65,8 +65,11 @@ struct Answered {
 impl Answered {
     /// `None` where there are none.
     fn of(scene: &Scene<'_>, at: &Connection, alike: impl Fn(&Exchange) -> bool) -> Option<Self> {
+        let service = scene.service(at.pid);
         let here = |other: &&Connection| {
-            other.peer().serves && other.pid == at.pid && other.local.port() == at.local.port()
+            other.peer().serves
+                && other.local.port() == at.local.port()
+                && scene.service(other.pid) == service
         };
         let times: Vec<Duration> = scene
             .model

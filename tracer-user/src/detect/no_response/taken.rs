@@ -16,12 +16,13 @@ use crate::{
             scene::Scene,
             standing::{Standing, place, serving, stands_at, waits_for_another},
             telling::{Timeline, wireshark_filter},
+            workers,
         },
         own_code::brief,
         wording::{count, seconds},
     },
-    event::{BootInstant, Pid, Role},
-    model::{Connection, Exchange},
+    event::{BootInstant, Role},
+    model::{Connection, Exchange, Service},
 };
 
 use super::{Answered, both_ends, given_up, severity};
@@ -55,11 +56,12 @@ struct Taken<'m> {
 
 /// Adds a case for each port and each place where goroutines stand.
 pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let mut groups: BTreeMap<(Pid, u16, String), Vec<Taken<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Service, u16, String), Vec<Taken<'_>>> = BTreeMap::new();
     for connection in scene.model.connections() {
         if let Some(taken) = on(scene, connection) {
             let at = place(&taken.witness).map_or_else(String::new, |frame| frame.function.clone());
-            let key = (connection.pid, connection.local.port(), at);
+            let service = scene.service(connection.pid);
+            let key = (service, connection.local.port(), at);
             groups.entry(key).or_default().push(taken);
         }
     }
@@ -182,7 +184,8 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: Vec<Taken<'_>>) -> Option<Cas
         confidence: confidence.number(),
         count: number,
         title: format!(
-            "{who} took {} on port {} and never answered",
+            "{} took {} on port {} and never answered",
+            workers::named(who.clone(), group.iter().map(|taken| taken.connection)),
             if number == 1 {
                 "a request".into()
             } else {

@@ -3,7 +3,10 @@
 //! Either the accept loop does not take the connection, or the process does not run at all. A server
 //! that serves one connection after the other also leaves bytes lying, and goes on: it gets more time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     detect::{
@@ -19,7 +22,7 @@ use crate::{
         wording::{bytes, count, seconds},
     },
     event::{BootInstant, Origin, Pid, Role},
-    model::{Connection, Exchange, Model},
+    model::{Connection, Exchange, Model, Service},
 };
 
 use super::{both_ends, given_up, severity};
@@ -59,17 +62,41 @@ enum Reason {
     Busy,
 }
 
-/// Adds a case for each listening port.
+impl Reason {
+    /// The same for reasons that differ only in whom they name.
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Starved(_) => 0,
+            Self::Queued(_) => 1,
+            Self::Stopped(_) => 2,
+            Self::Silent => 3,
+            Self::Loop(_) => 4,
+            Self::Busy => 5,
+        }
+    }
+}
+
+/// Adds a case for each listening port. Where workers share it, each is judged by what it has in hand itself,
+/// and they are told together where they leave it for the same reason.
 pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
-    let mut groups: BTreeMap<(Pid, u16), Vec<Unread<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Service, u16, Option<Pid>), Vec<Unread<'_>>> = BTreeMap::new();
     for connection in scene.model.connections() {
         if let Some(unread) = on(scene, connection) {
-            let key = (connection.pid, connection.local.port());
+            let service = scene.service(connection.pid);
+            let key = (service, connection.local.port(), in_hand(scene, connection));
             groups.entry(key).or_default().push(unread);
         }
     }
-    for group in groups.into_values() {
-        if let Some(case) = case(scene, docket, &group) {
+    let mut alike: BTreeMap<_, (Reason, Vec<Unread<'_>>)> = BTreeMap::new();
+    for ((service, port, _), group) in groups {
+        if let Some(reason) = reason(scene, &group) {
+            let place = (service, port, reason.kind());
+            let (_, all) = alike.entry(place).or_insert((reason, Vec::new()));
+            all.extend(group);
+        }
+    }
+    for (reason, group) in alike.into_values() {
+        if let Some(case) = case(scene, docket, &reason, &group) {
             if let Some(cause) = case.cause {
                 docket.raise(cause, case.finding.severity);
             }
@@ -110,6 +137,27 @@ fn on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<Unread<'m>> {
     })
 }
 
+/// The worker, of several, that has taken the connection. Which of them takes one is seen only when it reads.
+fn in_hand(scene: &Scene<'_>, connection: &Connection) -> Option<Pid> {
+    let several = !scene.services.workers(connection.pid).is_empty();
+    (several && !is_fresh(connection)).then_some(connection.pid)
+}
+
+/// Nothing of it was read or answered yet.
+fn is_fresh(connection: &Connection) -> bool {
+    connection.exchanges().iter().all(|e| !was_moved(e))
+}
+
+/// Who would have to read it: one process, or any worker of a service.
+fn readers(scene: &Scene<'_>, connection: &Connection) -> Vec<Pid> {
+    let workers = scene.services.workers(connection.pid);
+    if workers.is_empty() || !is_fresh(connection) {
+        vec![connection.pid]
+    } else {
+        workers.to_vec()
+    }
+}
+
 /// The bytes are the first of a request: the connection's first, or its next after one that was
 /// answered over HTTP. Behind an unfinished one they are its body, and after a change of protocol
 /// (101) nobody need read at all.
@@ -139,12 +187,13 @@ fn was_moved(exchange: &Exchange) -> bool {
 /// one that is.
 fn goes_on(scene: &Scene<'_>, connection: &Connection, since: BootInstant) -> bool {
     let model = scene.model;
-    let fresh = connection.exchanges().iter().all(|e| !was_moved(e));
+    let fresh = is_fresh(connection);
+    let readers = readers(scene, connection);
     model
         .connections()
         .filter(|other| {
             other.role == Role::Server
-                && other.pid == connection.pid
+                && readers.contains(&other.pid)
                 && other.local.port() == connection.local.port()
                 && other.socket != connection.socket
         })
@@ -172,21 +221,41 @@ fn in_service(model: &Model, other: &Connection, last: &Exchange) -> bool {
             Standing::of(&witness.state) == Standing::Busy
                 && !standing::serves_http(&witness.frames)
         }
-        None => model
-            .process(other.pid)
-            .is_some_and(|process| process.about.go_version.is_none()),
+        None => model.process(other.pid).is_some() && !model.is_go(other.pid),
     }
 }
 
-fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case> {
-    let model = scene.model;
-    let example = group
+/// The one that stands for them.
+fn example<'u, 'm>(group: &'u [Unread<'m>]) -> Option<&'u Unread<'m>> {
+    group
         .iter()
-        .max_by_key(|unread| (unread.severity, unread.given_up, unread.waited))?;
+        .max_by_key(|unread| (unread.severity, unread.given_up, unread.waited))
+}
+
+/// Who does not read, for people: some workers of a service, where it is not all of it.
+fn who(scene: &Scene<'_>, group: &[Unread<'_>], example: &Unread<'_>) -> String {
+    let name = scene.model.owner(example.connection);
+    let in_hand: Option<BTreeSet<Pid>> = group
+        .iter()
+        .map(|unread| in_hand(scene, unread.connection))
+        .collect();
+    let all = scene.services.workers(example.connection.pid).len();
+    match in_hand.map(|pids| pids.len()) {
+        Some(1) => format!(
+            "{name} (1 of {all} workers, pid {})",
+            example.connection.pid
+        ),
+        Some(several) if several < all => format!("{name} ({several} of {all} workers)"),
+        _ => name,
+    }
+}
+
+fn case(scene: &Scene<'_>, docket: &Docket, reason: &Reason, group: &[Unread<'_>]) -> Option<Case> {
+    let model = scene.model;
+    let example = example(group)?;
     let connection = example.connection;
     let number = group.len() as u64;
-    let who = model.owner(connection);
-    let reason = reason(scene, group, example);
+    let who = who(scene, group, example);
     let mut measured = Measured {
         unread_bytes: example.bytes,
         response_bytes: Some(0),
@@ -213,8 +282,8 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
         severity: worst,
         confidence: confidence.number(),
         count: number,
-        title: title(&who, &reason, connection.local.port(), number),
-        explanation: explanation(model, &reason, group, example),
+        title: title(&who, reason, connection.local.port(), number),
+        explanation: explanation(scene, &who, reason, group),
         process: Subject::owner(model, connection),
         connection: Some(connection.into()),
         related_connections: Vec::new(),
@@ -223,13 +292,13 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
         goroutines,
         measured,
         evidence: evidence(model, example),
-        advice: advice(&reason, connection),
+        advice: advice(reason, connection),
         wireshark_filter: wireshark_filter([connection].into_iter()),
         incomplete: matches!(reason, Reason::Silent).then(|| {
             "Whether the process is stopped or stuck cannot be told from its sockets alone.".into()
         }),
     };
-    let by_scheduler = match &reason {
+    let by_scheduler = match reason {
         Reason::Starved(want) => want.cause(docket),
         _ => None,
     };
@@ -249,29 +318,31 @@ fn case(scene: &Scene<'_>, docket: &Docket, group: &[Unread<'_>]) -> Option<Case
     })
 }
 
-fn reason(scene: &Scene<'_>, group: &[Unread<'_>], example: &Unread<'_>) -> Reason {
+/// Why nobody reads these, which the same processes would have to; `None` of none.
+fn reason(scene: &Scene<'_>, group: &[Unread<'_>]) -> Option<Reason> {
+    let example = example(group)?;
     let (model, pid) = (scene.model, example.connection.pid);
     let acceptors = Acceptors::of(model, pid);
     let stuck = acceptors.as_ref().is_some_and(Acceptors::is_stuck);
     let lay = (example.since, example.since.plus(example.waited));
     let starved = WantOfCpu::of_process(scene, pid, lay).filter(WantOfCpu::is_decisive);
     if let Some(want) = starved.filter(|_| !stuck) {
-        return Reason::Starved(want);
+        return Some(Reason::Starved(want));
     }
     let waits_in_vain = group
         .iter()
         .filter_map(|unread| serving(model, unread.connection))
         .find(|witness| witness.state == "IO wait");
     if let Some(witness) = waits_in_vain {
-        return Reason::Stopped(format!(
+        return Some(Reason::Stopped(format!(
             "Goroutine {} waits for bytes on a connection where they have long arrived, so the process does not run: it is stopped (SIGSTOP, a debugger, a frozen cgroup) or gets no CPU.",
             witness.id
-        ));
+        )));
     }
-    let moved = last_move(model, pid);
+    let moved = last_move(model, &readers(scene, example.connection));
     let first = group.iter().map(|unread| unread.since).min();
     let silent = moved.is_none_or(|at| first.is_none_or(|first| at <= first.plus(SLACK)));
-    match acceptors {
+    Some(match acceptors {
         Some(acceptors) if acceptors.waiting > 0 && silent => Reason::Stopped(format!(
             "{} Yet connections have long been there to take, and no call of the process moved a byte since: it does not run. It is stopped (SIGSTOP, a debugger, a frozen cgroup) or gets no CPU.",
             acceptors.sentence(&model.name(pid))
@@ -284,14 +355,14 @@ fn reason(scene: &Scene<'_>, group: &[Unread<'_>], example: &Unread<'_>) -> Reas
         }
         _ if silent => Reason::Silent,
         _ => Reason::Busy,
-    }
+    })
 }
 
-/// When a call of `pid` last moved a byte on a connection, or opened or closed one.
-fn last_move(model: &Model, pid: Pid) -> Option<BootInstant> {
+/// When a call of these processes last moved a byte on a connection, or opened or closed one.
+fn last_move(model: &Model, pids: &[Pid]) -> Option<BootInstant> {
     model
         .connections()
-        .filter(|connection| connection.pid == pid)
+        .filter(|connection| pids.contains(&connection.pid))
         .filter_map(|connection| {
             let moved = connection.exchanges().into_iter().rfind(was_moved);
             let opened = (connection.role == Role::Client
@@ -324,13 +395,10 @@ fn title(who: &str, reason: &Reason, port: u16, number: u64) -> String {
     }
 }
 
-fn explanation(
-    model: &Model,
-    reason: &Reason,
-    group: &[Unread<'_>],
-    example: &Unread<'_>,
-) -> String {
-    let who = model.owner(example.connection);
+fn explanation(scene: &Scene<'_>, who: &str, reason: &Reason, group: &[Unread<'_>]) -> String {
+    let Some(example) = example(group) else {
+        return String::new();
+    };
     let size = example
         .bytes
         .map_or_else(String::new, |number| format!(" ({})", bytes(number)));
@@ -350,7 +418,7 @@ fn explanation(
     told.push(match reason {
         Reason::Starved(want) => format!(
             "{who} hardly ran meanwhile: {}.",
-            want.numbers(model)
+            want.numbers(scene.model)
         ),
         Reason::Queued(why) => {
             format!("{why} Other goroutines have Go's processors (GOMAXPROCS).")

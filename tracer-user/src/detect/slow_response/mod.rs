@@ -50,7 +50,7 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         let Some(inner) = lateness::innermost(&by_request, one) else {
             continue;
         };
-        let group = groups.entry(Culprit::of(inner)).or_default();
+        let group = groups.entry(Culprit::of(scene, inner)).or_default();
         if std::ptr::eq(inner, one) {
             group.late.push(one);
         } else {

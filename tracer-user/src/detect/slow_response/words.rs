@@ -13,6 +13,7 @@ use crate::{
             slowness::{Because, Believed, Culprit},
             turns,
             usual::median,
+            workers,
         },
         own_code::brief,
         wording::{count, join, seconds},
@@ -58,14 +59,18 @@ impl Told<'_, '_, '_> {
     fn who(&self) -> String {
         match self.culprit {
             Culprit::Upstream(_) => owners(self.model(), &self.believed.late),
-            Culprit::Unread(pid, _) | Culprit::Handler(pid, ..) | Culprit::Crowd(pid, _) => {
-                self.model().name(*pid)
+            Culprit::Unread(..) | Culprit::Handler(..) | Culprit::Crowd(..) => {
+                self.model().name(self.example.connection.pid)
             }
         }
     }
 
     pub(super) fn title(&self) -> String {
-        let who = self.who();
+        let late = self.believed.late.iter();
+        let who = match self.culprit {
+            Culprit::Upstream(_) => self.who(),
+            _ => workers::named(self.who(), late.map(|late| late.connection)),
+        };
         let waits = self.believed.late.iter().map(|late| late.wait);
         let waited = seconds(median(waits).unwrap_or_default());
         match (self.culprit, self.believed.because) {

@@ -40,6 +40,7 @@ mod stalls;
 mod throttled;
 mod unasked;
 mod want_of_cpu;
+mod workers;
 
 pub(crate) const CLIENT: Pid = 10;
 pub(crate) const GATEWAY: Pid = 20;

@@ -9,12 +9,12 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     detect::confidence::{Confidence, Doubt},
     event::{Frame, Pid},
-    model::{Connection, Group},
+    model::{Connection, Group, Service},
 };
 
 use super::{
     super::{limit::crowd, scene::Scene},
-    Answers, CutOff, ServerLimit,
+    Answers, CutOff, ServerLimit, place,
 };
 
 /// "Service Unavailable".
@@ -36,17 +36,18 @@ pub(super) fn all<'m>(
     servers: &[&'m Connection],
     answers: &Answers,
 ) -> Vec<CutOff<'m>> {
-    let mut by_port: BTreeMap<(Pid, u16), Vec<CutOff<'m>>> = BTreeMap::new();
+    let mut by_port: BTreeMap<(Service, u16), Vec<CutOff<'m>>> = BTreeMap::new();
     for connection in servers {
-        let place = (connection.pid, connection.local.port());
+        let place = place(scene, connection);
         for cut in on(scene, connection, answers) {
             by_port.entry(place).or_default().push(cut);
         }
     }
     let mut all = Vec::new();
     let groups = scene.model.goroutine_groups();
-    for ((pid, _), together) in by_port {
-        let named = started_by_it(&groups, pid).is_some();
+    for together in by_port.into_values() {
+        let is_seen = |cut: &CutOff<'_>| started_by_it(&groups, cut.connection.pid).is_some();
+        let named = together.iter().any(is_seen);
         all.extend(believable(together, named));
     }
     all

@@ -21,7 +21,7 @@ use std::{
 use crate::{
     detect::confidence::{Confidence, Doubt},
     event::{BootInstant, Origin, Pid, SocketId},
-    model::{Connection, Exchange},
+    model::{Connection, Exchange, Service},
 };
 
 use super::{limit::runs, scene::Scene};
@@ -134,24 +134,32 @@ pub(crate) fn all<'m>(scene: &Scene<'m>, explained: impl Fn(SocketId) -> bool) -
     all
 }
 
-/// What is told together: the same process and port, the same limit, set to the same value.
+/// Where the limits of a server hold.
+fn place(scene: &Scene<'_>, connection: &Connection) -> (Service, u16) {
+    (scene.service(connection.pid), connection.local.port())
+}
+
+/// What is told together: the same service and port, the same limit, set to the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Kind {
-    pub(crate) pid: Pid,
-    pub(crate) port: u16,
-    pub(crate) limit: ServerLimit,
+    service: Service,
+    port: u16,
+    limit: ServerLimit,
     run: usize,
 }
 
-pub(crate) fn grouped(all: Vec<CutOff<'_>>) -> BTreeMap<Kind, Vec<CutOff<'_>>> {
+pub(crate) fn grouped<'m>(
+    scene: &Scene<'m>,
+    all: Vec<CutOff<'m>>,
+) -> BTreeMap<Kind, Vec<CutOff<'m>>> {
     let mut by_name: BTreeMap<_, Vec<CutOff<'_>>> = BTreeMap::new();
     for cut in all {
-        let connection = cut.connection;
-        let name = (connection.pid, connection.local.port(), cut.limit);
+        let (service, port) = place(scene, cut.connection);
+        let name = (service, port, cut.limit);
         by_name.entry(name).or_default().push(cut);
     }
     let mut groups: BTreeMap<Kind, Vec<CutOff<'_>>> = BTreeMap::new();
-    for ((pid, port, limit), together) in by_name {
+    for ((service, port, limit), together) in by_name {
         let waits: Vec<Duration> = together.iter().map(|cut| cut.waited).collect();
         let runs = if together.iter().any(|cut| cut.at_most) {
             vec![0; waits.len()]
@@ -160,7 +168,7 @@ pub(crate) fn grouped(all: Vec<CutOff<'_>>) -> BTreeMap<Kind, Vec<CutOff<'_>>> {
         };
         for (cut, run) in together.into_iter().zip(runs) {
             let kind = Kind {
-                pid,
+                service,
                 port,
                 limit,
                 run,

@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     detect::confidence::{Confidence, Doubt},
-    event::{BootInstant, Pid, SocketId},
-    model::{Connection, Exchange},
+    event::{BootInstant, SocketId},
+    model::{Connection, Exchange, Service},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
         limit::{crowd, separate_acts},
         scene::Scene,
     },
-    Answers, CutOff, ServerLimit, reading_since, was_sending,
+    Answers, CutOff, ServerLimit, place, reading_since, was_sending,
 };
 
 /// "Request Timeout", RFC 9110 section 15.5.9.
@@ -44,12 +44,12 @@ pub(super) fn all<'m>(
     answers: &Answers,
 ) -> Vec<CutOff<'m>> {
     let mut all = Vec::new();
-    let mut silent: BTreeMap<(Pid, u16), Vec<CutOff<'m>>> = BTreeMap::new();
+    let mut silent: BTreeMap<(Service, u16), Vec<CutOff<'m>>> = BTreeMap::new();
     for connection in servers {
         if let Some(cut) = said(connection, answers).or_else(|| by_go(scene, connection)) {
             all.push(cut);
         } else if let Some(cut) = closed_silently(scene, connection) {
-            let place = (connection.pid, connection.local.port());
+            let place = place(scene, connection);
             silent.entry(place).or_default().push(cut);
         }
     }

@@ -11,8 +11,8 @@ use std::{
 
 use crate::{
     detect::confidence::{Confidence, Doubt},
-    event::{BootInstant, Pid, SocketId, StackId},
-    model::{Asking, Connection, Decided, Exchange, PairedBy, Pairing},
+    event::{BootInstant, SocketId, StackId},
+    model::{Asking, Connection, Decided, Exchange, PairedBy, Pairing, Service},
 };
 
 use super::{
@@ -65,6 +65,12 @@ impl GiveUp<'_> {
         self.serving.is_some() || (self.begun_before && in_handler())
     }
 
+    /// Whose limit it was, for whom, and which.
+    fn name(&self, scene: &Scene<'_>) -> (Service, SocketAddr, Limit) {
+        let connection = self.connection;
+        (scene.service(connection.pid), connection.remote, self.limit)
+    }
+
     /// What became of the request being served.
     pub(crate) fn fate(&self, scene: &Scene<'_>) -> Option<Fate> {
         let serving = self.serving.as_ref()?;
@@ -81,16 +87,13 @@ pub(crate) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
     all.extend(checked);
     all.extend(dialling::abandoned(scene).filter(|dial| !blamed.contains(&dial.connection.socket)));
     all.sort_by_key(|give_up| give_up.at);
-    told_whole(all)
+    told_whole(scene, all)
 }
 
 /// Without those that began before the window, where the same limit was seen whole: they are more of
 /// the same, with nothing to measure.
-fn told_whole(all: Vec<GiveUp<'_>>) -> Vec<GiveUp<'_>> {
-    let key = |give_up: &GiveUp<'_>| {
-        let connection = give_up.connection;
-        (connection.pid, connection.remote, give_up.limit)
-    };
+fn told_whole<'m>(scene: &Scene<'m>, all: Vec<GiveUp<'m>>) -> Vec<GiveUp<'m>> {
+    let key = |give_up: &GiveUp<'_>| give_up.name(scene);
     let whole: BTreeSet<_> = all
         .iter()
         .filter(|give_up| !give_up.begun_before)
@@ -104,15 +107,16 @@ fn told_whole(all: Vec<GiveUp<'_>>) -> Vec<GiveUp<'_>> {
 /// What give-ups are told together by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Kind {
-    pub(crate) pid: Pid,
-    pub(crate) upstream: SocketAddr,
-    pub(crate) limit: Limit,
+    service: Service,
+    upstream: SocketAddr,
+    limit: Limit,
     /// Different limits of the same name, the shortest first.
     run: usize,
 }
 
-/// Those that are one finding: of the same process, on the same address, by the same setting.
+/// Those that are one finding: of the same service, on the same address, by the same setting.
 pub(crate) fn grouped<'g, 'm>(
+    scene: &Scene<'m>,
     give_ups: impl Iterator<Item = &'g GiveUp<'m>>,
 ) -> BTreeMap<Kind, Vec<&'g GiveUp<'m>>>
 where
@@ -120,14 +124,13 @@ where
 {
     let mut by_name: BTreeMap<_, Vec<&GiveUp<'_>>> = BTreeMap::new();
     for give_up in give_ups {
-        let connection = give_up.connection;
         by_name
-            .entry((connection.pid, connection.remote, give_up.limit))
+            .entry(give_up.name(scene))
             .or_default()
             .push(give_up);
     }
     let mut groups: BTreeMap<Kind, Vec<&GiveUp<'_>>> = BTreeMap::new();
-    for ((pid, upstream, limit), together) in by_name {
+    for ((service, upstream, limit), together) in by_name {
         let waits: Vec<Duration> = together.iter().map(|give_up| give_up.waited).collect();
         // A deadline is handed down from caller to caller, so its waits differ and are one all the same.
         // Nor are waits alike of which only the ends were seen.
@@ -139,7 +142,7 @@ where
         };
         for (give_up, run) in together.into_iter().zip(runs) {
             let kind = Kind {
-                pid,
+                service,
                 upstream,
                 limit,
                 run,

@@ -10,8 +10,7 @@ use std::{collections::HashMap, net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
     detect::confidence::{Confidence, Doubt},
-    event::Pid,
-    model::{Connection, Exchange},
+    model::{Connection, Exchange, Service},
 };
 
 use super::{
@@ -29,11 +28,11 @@ const SHORTEST: Duration = Duration::from_millis(50);
 const ENOUGH: usize = 3;
 
 pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
-    let mut by_peer: HashMap<(Pid, SocketAddr), Vec<GiveUp<'m>>> = HashMap::new();
+    let mut by_peer: HashMap<(Service, SocketAddr), Vec<GiveUp<'m>>> = HashMap::new();
     for connection in scene.clients() {
         if let Some(give_up) = on(scene, connection) {
             by_peer
-                .entry((connection.pid, connection.remote))
+                .entry((scene.service(connection.pid), connection.remote))
                 .or_default()
                 .push(give_up);
         }
@@ -81,7 +80,7 @@ fn awaits_a_response(exchange: &Exchange) -> bool {
     exchange.head.is_some() && exchange.request_bytes > 0 && !exchange.answered()
 }
 
-/// Of the give-ups on one peer, those that waited alike, and those that harmed a request.
+/// Of the give-ups of one service on one peer, those that waited alike, and those that harmed a request.
 fn believable<'m>(scene: &Scene<'m>, mut together: Vec<GiveUp<'m>>) -> Vec<GiveUp<'m>> {
     together.sort_by_key(|give_up| give_up.waited);
     let crowd = separate_crowd(&together);
