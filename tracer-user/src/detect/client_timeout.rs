@@ -21,7 +21,7 @@ use super::{
 /// Adds a case for each server address and setting.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let plain = scene.give_ups.iter().filter(|g| !g.serves(scene));
-    for together in grouped(scene, plain).into_values() {
+    for together in grouped(scene, plain) {
         let Some(occasion) = Occasion::of(scene, together, |_| false) else {
             continue;
         };

@@ -189,7 +189,7 @@ impl From<&Connection> for Ends {
 pub struct Setting {
     /// `net/http.Transport.ResponseHeaderTimeout` and the like.
     pub name: String,
-    /// What it is set to, as far as the waits tell; `None` where they differ too much to tell.
+    /// What it is set to, as far as the waits tell; `None` where they are of more than one length.
     pub value_s: Option<f64>,
 }
 

@@ -23,7 +23,7 @@ const GUESS: f64 = 0.6;
 /// Adds a case for each upstream address and setting.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let serving = scene.give_ups.iter().filter(|g| g.serves(scene));
-    for together in grouped(scene, serving).into_values() {
+    for together in grouped(scene, serving) {
         let harmed = |give_up: &GiveUp<'_>| give_up.fate(scene).is_some_and(Fate::is_harm);
         let Some(occasion) = Occasion::of(scene, together, harmed) else {
             continue;

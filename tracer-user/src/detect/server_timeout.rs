@@ -37,7 +37,7 @@ const LOOK_AROUND: Duration = Duration::from_millis(250);
 /// Adds a case for each port and limit.
 pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let all = cut_off::all(scene, |socket| docket.explaining(socket).is_some());
-    for together in grouped(scene, all).into_values() {
+    for together in grouped(scene, all) {
         if let Some(told) = Told::of(scene, &together) {
             docket.add(told.case());
         }

@@ -81,7 +81,10 @@ impl<'g, 'm> Occasion<'g, 'm> {
                     (known(give_up), wants.get(*place).is_some_and(decided))
                 })?;
         let want = wants.swap_remove(place);
-        let waits: Vec<_> = all.iter().map(|give_up| give_up.waited).collect();
+        let waits: Vec<_> = all
+            .iter()
+            .map(|give_up| (give_up.waited, give_up.at))
+            .collect();
         Some(Self {
             model,
             example,

@@ -24,7 +24,7 @@ use crate::{
     model::{Connection, Exchange, Service},
 };
 
-use super::{limit::runs, scene::Scene};
+use super::{limit::by_setting, scene::Scene};
 
 mod decided;
 mod handler;
@@ -140,43 +140,20 @@ fn place(scene: &Scene<'_>, connection: &Connection) -> (Service, u16) {
 }
 
 /// What is told together: the same service and port, the same limit, set to the same value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Kind {
-    service: Service,
-    port: u16,
-    limit: ServerLimit,
-    run: usize,
-}
-
-pub(crate) fn grouped<'m>(
-    scene: &Scene<'m>,
-    all: Vec<CutOff<'m>>,
-) -> BTreeMap<Kind, Vec<CutOff<'m>>> {
+pub(crate) fn grouped<'m>(scene: &Scene<'m>, all: Vec<CutOff<'m>>) -> Vec<Vec<CutOff<'m>>> {
     let mut by_name: BTreeMap<_, Vec<CutOff<'_>>> = BTreeMap::new();
     for cut in all {
-        let (service, port) = place(scene, cut.connection);
-        let name = (service, port, cut.limit);
+        let name = (place(scene, cut.connection), cut.limit);
         by_name.entry(name).or_default().push(cut);
     }
-    let mut groups: BTreeMap<Kind, Vec<CutOff<'_>>> = BTreeMap::new();
-    for ((service, port, limit), together) in by_name {
-        let waits: Vec<Duration> = together.iter().map(|cut| cut.waited).collect();
-        let runs = if together.iter().any(|cut| cut.at_most) {
-            vec![0; waits.len()]
+    let split = |together: Vec<CutOff<'m>>| {
+        if together.iter().any(|cut| cut.at_most) {
+            vec![together]
         } else {
-            runs(&waits)
-        };
-        for (cut, run) in together.into_iter().zip(runs) {
-            let kind = Kind {
-                service,
-                port,
-                limit,
-                run,
-            };
-            groups.entry(kind).or_default().push(cut);
+            by_setting(together, |cut| cut.waited)
         }
-    }
-    groups
+    };
+    by_name.into_values().flat_map(split).collect()
 }
 
 /// Bytes came until shortly before `at`: within half a second, or half of what it took until then.

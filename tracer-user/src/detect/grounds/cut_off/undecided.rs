@@ -20,7 +20,7 @@ use super::{
     super::{
         closing::{Raised, by_http_server, closing_frames, ending},
         crossing::last_request,
-        limit::{crowd, separate_acts},
+        limit::{ENOUGH, crowd, separate_acts},
         scene::Scene,
     },
     Answers, CutOff, ServerLimit, place, reading_since, was_sending,
@@ -31,9 +31,6 @@ const REQUEST_TIMEOUT: u16 = 408;
 
 /// Nobody sets a limit shorter than this; what ends sooner had another reason.
 const SHORTEST: Duration = Duration::from_millis(50);
-
-/// Waits of the same length that make a limit.
-const ENOUGH: usize = 3;
 
 /// The function at which passing deadlines are seen.
 const WATCHED_AT: &str = "netpolldeadline";

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     harm::Fate,
-    limit::{Limit, runs},
+    limit::{Limit, by_setting},
     scene::Scene,
 };
 
@@ -104,21 +104,11 @@ fn told_whole<'m>(scene: &Scene<'m>, all: Vec<GiveUp<'m>>) -> Vec<GiveUp<'m>> {
         .collect()
 }
 
-/// What give-ups are told together by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Kind {
-    service: Service,
-    upstream: SocketAddr,
-    limit: Limit,
-    /// Different limits of the same name, the shortest first.
-    run: usize,
-}
-
 /// Those that are one finding: of the same service, on the same address, by the same setting.
 pub(crate) fn grouped<'g, 'm>(
     scene: &Scene<'m>,
     give_ups: impl Iterator<Item = &'g GiveUp<'m>>,
-) -> BTreeMap<Kind, Vec<&'g GiveUp<'m>>>
+) -> Vec<Vec<&'g GiveUp<'m>>>
 where
     'm: 'g,
 {
@@ -129,28 +119,18 @@ where
             .or_default()
             .push(give_up);
     }
-    let mut groups: BTreeMap<Kind, Vec<&GiveUp<'_>>> = BTreeMap::new();
-    for ((service, upstream, limit), together) in by_name {
-        let waits: Vec<Duration> = together.iter().map(|give_up| give_up.waited).collect();
+    let split = |(name, together): ((Service, SocketAddr, Limit), Vec<&'g GiveUp<'m>>)| {
+        let (.., limit) = name;
         // A deadline is handed down from caller to caller, so its waits differ and are one all the same.
         // Nor are waits alike of which only the ends were seen.
         let half_seen = together.iter().all(|give_up| give_up.begun_before);
-        let runs = if limit == Limit::Context || half_seen {
-            vec![0; waits.len()]
+        if limit == Limit::Context || half_seen {
+            vec![together]
         } else {
-            runs(&waits)
-        };
-        for (give_up, run) in together.into_iter().zip(runs) {
-            let kind = Kind {
-                service,
-                upstream,
-                limit,
-                run,
-            };
-            groups.entry(kind).or_default().push(give_up);
+            by_setting(together, |give_up| give_up.waited)
         }
-    }
-    groups
+    };
+    by_name.into_iter().flat_map(split).collect()
 }
 
 /// The request that the owner of `connection` was serving while it waited on it, with the doubts

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     super::{
-        limit::{Limit, crowd, separate_acts},
+        limit::{ENOUGH, Limit, crowd, separate_acts},
         scene::Scene,
     },
     GiveUp, client_had_left, serving,
@@ -23,9 +23,6 @@ use super::{
 
 /// Nobody sets a limit shorter than this; whoever leaves sooner had another reason.
 const SHORTEST: Duration = Duration::from_millis(50);
-
-/// Waits of the same length that make a limit.
-const ENOUGH: usize = 3;
 
 pub(super) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
     let mut by_peer: HashMap<(Service, SocketAddr), Vec<GiveUp<'m>>> = HashMap::new();
