@@ -30,7 +30,9 @@ impl Live {
 
     /// Looks once who is there.
     pub(super) fn look_for_newcomers(&mut self, sink: &mut dyn Sink) {
-        let now = self.newcomers.groups.members();
+        let mut now = self.newcomers.groups.members();
+        let before = &self.newcomers.members;
+        now.retain(|pid| before.contains(pid) || !target::is_beginning(*pid));
         let come: Vec<Pid> = now
             .difference(&self.newcomers.members)
             .copied()

@@ -137,7 +137,8 @@ pub fn resolve(selectors: &[Selector]) -> Result<Named, TargetError> {
             }
             Selector::Cgroup(path) => {
                 let mut groups = cgroup(path)?;
-                let found = groups.members().into_iter().filter(|pid| has_program(*pid));
+                let found = groups.members().into_iter();
+                let found = found.filter(|pid| has_program(*pid) && !is_beginning(*pid));
                 extend(pids, found.collect(), || {
                     TargetError::EmptyCgroup(path.clone())
                 })?;
@@ -145,7 +146,7 @@ pub fn resolve(selectors: &[Selector]) -> Result<Named, TargetError> {
             }
             Selector::Container(asked) => {
                 let (found, cgroups) = containers::find(asked, &Hierarchy::mounted())?;
-                pids.extend(found);
+                pids.extend(found.into_iter().filter(|pid| !is_beginning(*pid)));
                 let groups = Groups::of_container(asked, cgroups);
                 if groups.is_empty() {
                     named.unseen.push(later_ones(asked));
@@ -262,6 +263,14 @@ pub fn container(pid: Pid) -> Option<String> {
 #[must_use]
 pub fn has_program(pid: Pid) -> bool {
     exe(pid).is_some()
+}
+
+/// Whether the process is still to become what a container runs. It is called so by runc (`runc:[2:INIT]`,
+/// libcontainer/nsenter/nsexec.c), for some ten milliseconds or until `docker start`. Whoever looks at it then
+/// may miss what it executes.
+#[must_use]
+pub fn is_beginning(pid: Pid) -> bool {
+    comm(pid).is_some_and(|comm| comm.starts_with("runc:["))
 }
 
 /// A program that was deleted or replaced since is called so by the kernel (`d_path`).
