@@ -164,6 +164,11 @@ impl Watch {
         self.process.pid()
     }
 
+    /// How many hooks it holds in the kernel: more when it traces one more Go program, by that program's file.
+    pub fn hooks(&self) -> usize {
+        count_hooks(self.pid())
+    }
+
     /// Ctrl-C, and the verdict.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod http;
 pub mod native;
 pub mod netns;
 pub mod packets;
+pub mod podman;
 pub mod process;
 pub mod report;
 pub mod services;

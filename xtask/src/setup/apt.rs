@@ -12,7 +12,7 @@ use crate::run::{find, run_quietly};
 pub(super) type Tool = (&'static str, &'static str, &'static str);
 
 /// What tests and benchmarks use.
-pub(super) const TESTING: [Tool; 18] = [
+pub(super) const TESTING: [Tool; 20] = [
     ("tshark", "tshark", "reading captures as Wireshark does"),
     ("tcpdump", "tcpdump", "comparing captures, bench"),
     ("wrk", "wrk", "load, bench"),
@@ -31,6 +31,8 @@ pub(super) const TESTING: [Tool; 18] = [
     ("prometheus", "prometheus", "healthy services of others"),
     ("etcd", "etcd-server", "healthy services of others"),
     ("etcdctl", "etcd-client", "healthy services of others"),
+    ("podman", "podman", "scenarios in real containers"),
+    ("runc", "runc", "scenarios in real containers"),
 ];
 
 /// What packages and images are tried with.
