@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use super::every_pid;
+use super::{every_pid, queues::Queues};
 use crate::event::Pid;
 
 /// `TCP_LISTEN` as `/proc/net/tcp` writes it.
@@ -36,18 +36,20 @@ pub fn of_port(port: u16) -> Vec<Pid> {
         .collect()
 }
 
-/// The TCP ports that a process listens on.
+/// The TCP ports that a process listens on, as far as `sock_diag` tells them: a table of `/proc` has every
+/// connection of the network namespace, also those in `TIME_WAIT`.
 #[must_use]
 pub fn ports(pid: Pid) -> BTreeSet<u16> {
-    let listening = listening(pid);
+    let listening = Queues::of(pid).and_then(|queues| queues.look());
+    let listening = listening.unwrap_or_default();
     if listening.is_empty() {
         return BTreeSet::new();
     }
     let owned: BTreeSet<u64> = sockets(pid).collect();
     let own = listening
         .iter()
-        .filter(|listener| owned.contains(&listener.inode));
-    own.map(|listener| listener.address.port()).collect()
+        .filter(|queue| owned.contains(&queue.inode));
+    own.map(|queue| queue.address.port()).collect()
 }
 
 /// The process that listens at `address`, as process `from` would reach it on this host.
@@ -203,4 +205,20 @@ fn local_addresses(member: Pid) -> BTreeSet<IpAddr> {
         addresses.extend(address.map(|address| IpAddr::V6(Ipv6Addr::from(address))));
     }
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_process_listens_on_its_own_ports() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(ports(std::process::id()).contains(&port));
+        drop(listener);
+        assert!(!ports(std::process::id()).contains(&port));
+    }
 }
