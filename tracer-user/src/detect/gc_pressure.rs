@@ -25,7 +25,7 @@ use super::{
         scene::Scene,
         works::own_lines,
     },
-    own_code::brief,
+    own_code::{brief, own_frame},
     wording::{bytes, count, percent},
 };
 
@@ -133,15 +133,25 @@ fn sentences(
     told
 }
 
-/// Most of what is allocated are timers.
+/// Most of what is allocated are timers, or what is made for them at the very line that makes them: the
+/// closure that `time.AfterFunc` is given is allocated by its caller.
 fn made_by_timers(model: &Model, pid: Pid) -> bool {
+    let sets_timers = |frames: &[Frame]| !timer_functions([frames]).is_empty();
+    let stacks = || {
+        let places = model.places(pid);
+        places.map(|((stack, _), number)| (model.frames(stack), number))
+    };
+    let lines: Vec<&Frame> = stacks()
+        .filter(|(frames, _)| sets_timers(frames))
+        .filter_map(|(frames, _)| own_frame(frames))
+        .collect();
+    let for_timers = |frames: &[Frame]| {
+        sets_timers(frames) || own_frame(frames).is_some_and(|own| lines.contains(&own))
+    };
     let (mut timers, mut all) = (0, 0);
-    for ((stack, _), number) in model.places(pid) {
-        let frames = model.frames(stack);
-        if allocates(frames) {
-            all += number;
-            timers += number * u64::from(!timer_functions([frames]).is_empty());
-        }
+    for (frames, number) in stacks().filter(|(frames, _)| allocates(frames)) {
+        all += number;
+        timers += number * u64::from(for_timers(frames));
     }
     timers * 2 > all
 }

@@ -183,6 +183,10 @@ fn advice(model: &Model, pid: Pid, code: Option<&Frame>, crowd: Option<&Group>) 
         advice.push(format!(
             "Set the timer less often{at}: note the time of the last activity, and let the timer, when it fires, see whether it is due."
         ));
+    } else if has("context.WithTimeout") || has("context.WithDeadline") {
+        advice.push(format!(
+            "Call what context.WithTimeout and WithDeadline return{at} as soon as the work is done (defer cancel()): a context that nobody cancels keeps its timer in the heap until its deadline. Or let one context with a deadline do for many steps."
+        ));
     } else if !used.is_empty() {
         advice.push(format!("Make fewer timers{at} (it calls {}).", join(&used)));
     }

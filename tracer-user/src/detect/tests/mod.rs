@@ -18,6 +18,7 @@ mod cut_off_unseen;
 mod disorder;
 mod empties;
 mod gaps;
+mod garbage;
 mod half_seen;
 mod healthy;
 mod held_up;

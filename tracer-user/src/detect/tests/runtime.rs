@@ -1,4 +1,4 @@
-//! `timer-abuse`, `gc-pressure`, `scheduler-thrash`, and busy processes that harm nobody.
+//! `timer-abuse`, `scheduler-thrash`, and busy processes that harm nobody.
 
 use crate::{
     event::{Creation, Fact, Goroutine, Histogram, Host, Runtime, StackId, Waiting},
@@ -10,7 +10,7 @@ use super::*;
 const SHOP: Pid = UPSTREAM;
 
 /// Where samples of a program are caught: Go 1.27 unless it says otherwise.
-const FIRING: &[&str] = &[
+pub(super) const FIRING: &[&str] = &[
     "runtime.(*timers).siftDown",
     "runtime.(*timer).unlockAndRun",
     "runtime.(*timers).run",
@@ -19,7 +19,7 @@ const FIRING: &[&str] = &[
     "runtime.schedule",
     "runtime.mcall",
 ];
-const RESETTING: &[&str] = &[
+pub(super) const RESETTING: &[&str] = &[
     "runtime.(*timer).modify",
     "time.resetTimer",
     "time.(*Timer).Reset",
@@ -35,34 +35,20 @@ const FIRING_1_21: &[&str] = &[
     "runtime.findRunnable",
     "runtime.mcall",
 ];
-const MARKING: &[&str] = &[
+pub(super) const MARKING: &[&str] = &[
     "runtime.scanObject",
     "runtime.gcDrain",
     "runtime.gcDrainMarkWorkerDedicated",
     "runtime.gcBgMarkWorker.func2",
     "runtime.gcBgMarkWorker",
 ];
-const IDLE_MARKING: &[&str] = &[
-    "runtime.scanObject",
-    "runtime.gcDrain",
-    "runtime.gcDrainMarkWorkerIdle",
-    "runtime.gcBgMarkWorker.func2",
-    "runtime.gcBgMarkWorker",
-];
-const ASSISTING: &[&str] = &[
+pub(super) const ASSISTING: &[&str] = &[
     "runtime.gcDrainN",
     "runtime.gcAssistAlloc1",
     "runtime.gcAssistAlloc",
     "runtime.mallocgc",
     "main.(*Item).clone /srv/shop/item.go:79",
     "net/http.HandlerFunc.ServeHTTP",
-];
-const TIMER_ALLOCATED: &[&str] = &[
-    "runtime.gcAssistAlloc",
-    "runtime.mallocgc",
-    "time.NewTimer",
-    "time.After",
-    "main.(*Watcher).beat /srv/shop/watcher.go:70",
 ];
 const HANDING: &[&str] = &[
     "runtime.futex",
@@ -80,13 +66,13 @@ const PARKING: &[&str] = &[
     "runtime.park_m",
     "runtime.mcall",
 ];
-const WORKING: &[&str] = &[
+pub(super) const WORKING: &[&str] = &[
     "main.sum /srv/shop/sum.go:7",
     "net/http.HandlerFunc.ServeHTTP",
 ];
 
 /// A Go service on two CPUs, and its connection with a client.
-fn shop() -> (Story, SocketId) {
+pub(super) fn shop() -> (Story, SocketId) {
     let mut story = Story::new();
     story.go(SHOP, "shop");
     let host = Host {
@@ -98,7 +84,7 @@ fn shop() -> (Story, SocketId) {
     (story, socket)
 }
 
-fn said() -> Runtime {
+pub(super) fn said() -> Runtime {
     Runtime {
         pid: SHOP,
         max_procs: Some(2),
@@ -107,7 +93,7 @@ fn said() -> Runtime {
 }
 
 /// For ten seconds so many of 1000 samples were caught at each stack; two busy CPUs give some 1980.
-fn busy(story: &mut Story, at: &[(&[&str], u32)]) {
+pub(super) fn busy(story: &mut Story, at: &[(&[&str], u32)]) {
     for (stack, number) in at {
         let stack: Option<StackId> = story.stack(stack);
         story.samples((0.0, 10_000.0), (SHOP, None), stack, *number);
@@ -115,7 +101,7 @@ fn busy(story: &mut Story, at: &[(&[&str], u32)]) {
 }
 
 /// Requests that are answered after `wait`, one every 100 ms, and quick ones before.
-fn asked(story: &mut Story, socket: SocketId, number: u32, wait: f64) {
+pub(super) fn asked(story: &mut Story, socket: SocketId, number: u32, wait: f64) {
     for quick in 0..30 {
         let at = 10.0 + f64::from(quick);
         story.http(
@@ -132,7 +118,7 @@ fn asked(story: &mut Story, socket: SocketId, number: u32, wait: f64) {
     }
 }
 
-fn found_in(story: &mut Story) -> Vec<Finding> {
+pub(super) fn found_in(story: &mut Story) -> Vec<Finding> {
     findings(&story.model(10_000.0))
 }
 
@@ -292,89 +278,6 @@ fn long_polls_of_a_busy_service_are_no_victims() {
         }
         assert_eq!(warnings(&found_in(&mut story)), Vec::<&Finding>::new());
     }
-}
-
-#[test]
-fn a_collector_that_collects_all_the_time_names_who_allocates_and_the_gogc_that_would_do() {
-    let (mut story, socket) = shop();
-    busy(
-        &mut story,
-        &[(MARKING, 480), (ASSISTING, 650), (WORKING, 770)],
-    );
-    asked(&mut story, socket, 20, 300.0);
-    for (at, collections) in [(500.0, 10), (9_500.0, 100)] {
-        story.runtime(
-            at,
-            Runtime {
-                collections: Some(collections),
-                live_bytes: Some(200 << 20),
-                gc_percent: Some(10),
-                ..said()
-            },
-        );
-    }
-    let found = found_in(&mut story);
-    let pressure = only(&found, Rule::GcPressure);
-    assert_eq!(found.len(), 1, "{:?}", rules(&found));
-    assert_eq!(pressure.severity, Severity::Warning);
-    assert!(pressure.explanation.contains("item.go:79"));
-    assert!(pressure.explanation.contains("GOGC=10"));
-    assert!(pressure.measured.assist_share.unwrap() > 0.3);
-    assert!(
-        pressure.advice[1].starts_with("Set GOGC="),
-        "{:?}",
-        pressure.advice
-    );
-    assert!(pressure.advice[1].contains("instead of 10"));
-}
-
-#[test]
-fn a_memory_limit_that_leaves_no_room_is_the_setting_to_change() {
-    let (mut story, socket) = shop();
-    busy(&mut story, &[(MARKING, 900), (WORKING, 1000)]);
-    asked(&mut story, socket, 20, 300.0);
-    for (at, collections) in [(500.0, 10), (9_500.0, 100)] {
-        let limited = Runtime {
-            collections: Some(collections),
-            live_bytes: Some(200 << 20),
-            gc_percent: Some(100),
-            memory_limit: Some(210 << 20),
-            ..said()
-        };
-        story.runtime(at, limited);
-    }
-    let found = found_in(&mut story);
-    let pressure = only(&found, Rule::GcPressure);
-    assert!(
-        pressure
-            .advice
-            .iter()
-            .any(|advice| advice.starts_with("Raise GOMEMLIMIT"))
-    );
-}
-
-#[test]
-fn marking_by_idle_processors_costs_nobody_anything() {
-    let (mut story, socket) = shop();
-    busy(
-        &mut story,
-        &[(IDLE_MARKING, 1200), (MARKING, 100), (WORKING, 600)],
-    );
-    asked(&mut story, socket, 20, 300.0);
-    assert_eq!(found_in(&mut story), []);
-}
-
-#[test]
-fn garbage_that_is_timers_is_the_timers_doing() {
-    let (mut story, socket) = shop();
-    busy(
-        &mut story,
-        &[(FIRING, 700), (TIMER_ALLOCATED, 600), (WORKING, 600)],
-    );
-    asked(&mut story, socket, 20, 300.0);
-    let found = found_in(&mut story);
-    assert_eq!(rules(&found), [Rule::TimerAbuse, Rule::GcPressure]);
-    assert_eq!(found[1].caused_by.as_deref(), Some("f1"));
 }
 
 /// Threads that ran for 5 µs at a time.
