@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
-    event::{BootInstant, Pid, Role, SocketId},
+    event::{BootInstant, Frame, Pid, Role, SocketId},
     model::{Model, Suspect, SuspectedBy},
 };
 
@@ -20,6 +20,7 @@ use super::{
     grounds::{
         locks::{self, Locked},
         scene::Scene,
+        standing::serves_http,
         telling::Timeline,
     },
     own_code::{brief, own_frame},
@@ -51,6 +52,8 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
 /// A lock that is not given back.
 struct Stuck<'m> {
     lock: Locked<'m>,
+    /// The `sync.RWMutex` whose semaphore it is.
+    within: Option<u64>,
     since: BootInstant,
     /// Who likely has it, and waits for another lock itself.
     holders: Vec<&'m Suspect>,
@@ -81,12 +84,39 @@ impl<'m> Stuck<'m> {
             .filter(|suspect| suspect.waits_at.is_some())
             .filter(in_all)
             .collect();
+        let waiting = last
+            .waiters
+            .first()
+            .and_then(|id| model.whereabouts(lock.pid, *id));
         Some(Self {
+            within: waiting.and_then(|found| rw_mutex(found.frames, lock.address)),
             lock,
             since,
             holders,
         })
     }
+
+    /// Both are of one `sync.RWMutex`: a writer that waits for its readers has the mutex at which the next
+    /// writer waits, and there is no circle in that.
+    fn is_one_with(&self, other: &Self) -> bool {
+        self.within.is_some() && self.within == other.within
+    }
+}
+
+/// Where the `sync.RWMutex` begins at whose semaphore a goroutine with these frames waits: its fields are `w`
+/// (a `Mutex` of state and semaphore), `writerSem`, `readerSem` (`src/sync/rwmutex.go`, Go 1.21 to 1.27).
+fn rw_mutex(frames: &[Frame], semaphore: u64) -> Option<u64> {
+    let has = |name: &str| frames.iter().any(|frame| frame.function == name);
+    let offset = if has("sync.(*RWMutex).RLock") {
+        12
+    } else if !has("sync.(*RWMutex).Lock") {
+        return None;
+    } else if has("sync.(*Mutex).Lock") {
+        4
+    } else {
+        8
+    };
+    semaphore.checked_sub(offset)
 }
 
 /// `holder` has `lock` and waits for the lock of the next link.
@@ -104,7 +134,8 @@ fn circle<'m>(stuck: &BTreeMap<u64, Stuck<'m>>, start: u64) -> Vec<Link<'m>> {
             continue;
         };
         for holder in &here.holders {
-            let Some(next) = holder.waits_at.filter(|next| stuck.contains_key(next)) else {
+            let another = |next: &u64| stuck.get(next).is_some_and(|it| !it.is_one_with(here));
+            let Some(next) = holder.waits_at.filter(another) else {
                 continue;
             };
             if came_by.contains_key(&next) {
@@ -157,6 +188,11 @@ fn case(
         .flat_map(|queue| queue.waiters.iter().copied())
         .collect();
     let sockets = requests(model, pid, &waiting);
+    // Their requests may have come before the window.
+    let serves = |id: &u64| {
+        let found = model.whereabouts(pid, *id);
+        found.is_some_and(|found| serves_http(found.frames) && own_frame(found.frames).is_some())
+    };
     let who = model.name(pid);
     let mut confidence = Confidence::SEEN.but(Doubt::NotOver);
     if circle
@@ -170,7 +206,7 @@ fn case(
         id: String::new(),
         caused_by: None,
         rule: Rule::Deadlock,
-        severity: if sockets.is_empty() {
+        severity: if sockets.is_empty() && !waiting.iter().any(serves) {
             Severity::Warning
         } else {
             Severity::Critical
