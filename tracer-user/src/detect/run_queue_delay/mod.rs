@@ -87,7 +87,7 @@ impl<'m> Delay<'_, 'm> {
     fn case(&self) -> Option<Case> {
         let example = self.delays.example()?;
         let connection = example.held.connection;
-        let others = self.rivals.blame() == Blame::Others;
+        let others = self.rivals.blame() == Blame::Others && !self.rivals.takes_turns();
         let severity = if others && self.delays.are_many(ORDINARY) {
             Severity::Warning
         } else {

@@ -141,10 +141,16 @@ impl Rivals {
         })
     }
 
+    /// Most of the waits ended when one of its own threads left the CPU.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.own_waited * 2 > self.waited
+    }
+
     pub(super) fn blame(&self) -> Blame {
         let took: Duration = self.named().map(|rival| rival.took).sum();
         let met: Duration = self.named().map(|rival| rival.waited).sum();
-        if self.own() >= ENOUGH || self.own_waited * 2 > self.waited {
+        // Its threads take turns also on what others leave them.
+        if self.own() >= ENOUGH || (self.takes_turns() && took <= self.own_took) {
             Blame::Own
         } else if share(took, self.capacity) >= MUCH || share(met, self.waited) >= MET {
             Blame::Others

@@ -124,6 +124,21 @@ fn a_service_that_keeps_itself_waiting_is_told_as_load_and_not_as_a_fault() {
 }
 
 #[test]
+fn a_service_is_not_said_to_have_had_the_cpus_that_others_took() {
+    let mut story = shop();
+    busy(&mut story, 9);
+    for nth in 0..20 {
+        let by = [(SHOP, "shop"), (SHOP, "shop"), (70, "xz")];
+        computed(&mut story, nth, 90.0, &by);
+    }
+    story.neighbours(24_000.0, &[(70, "xz", 20_000)]);
+    let found = found(&mut story);
+    assert_eq!(rules(&found), [Rule::RunQueueDelay]);
+    assert_eq!(found[0].severity, Severity::Info);
+    assert!(found[0].title.contains("while xz had them"), "{found:?}");
+}
+
+#[test]
 fn who_was_met_at_the_end_of_waits_but_took_no_time_is_not_named() {
     let mut story = shop();
     busy(&mut story, 9);
