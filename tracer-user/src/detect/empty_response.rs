@@ -5,7 +5,7 @@
 //! which the server was closing, and protocols that promise no answer: only HTTP does.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -63,6 +63,7 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
             Role::Client => by_client(scene, connection),
         })
         .collect();
+    let servers = server_ends(&rest);
     while !rest.is_empty() {
         let reached: HashSet<SocketId> = rest.iter().filter_map(|empty| empty.beyond).collect();
         let (mut causes, others): (Vec<_>, Vec<_>) = rest
@@ -72,14 +73,30 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
         if causes.is_empty() {
             causes.append(&mut rest);
         }
-        add(scene, docket, causes);
+        add(scene, docket, &servers, causes);
     }
 }
 
-fn add(scene: &Scene<'_>, docket: &mut Docket, empties: Vec<Empty<'_>>) {
+/// An end of a server that ended a connection so, by its address and whether it reset the connection.
+type ServerEnds<'m> = HashMap<(SocketAddr, bool), &'m Connection>;
+
+fn server_ends<'m>(empties: &[Empty<'m>]) -> ServerEnds<'m> {
+    let by_servers = empties.iter().filter(|e| e.connection.role == Role::Server);
+    by_servers
+        .map(|empty| ((empty.connection.local, empty.reset), empty.connection))
+        .collect()
+}
+
+fn add(scene: &Scene<'_>, docket: &mut Docket, servers: &ServerEnds<'_>, empties: Vec<Empty<'_>>) {
     let mut groups: BTreeMap<Kind, Vec<Empty<'_>>> = BTreeMap::new();
     for empty in empties {
-        let kind = kind(scene, docket, &empty);
+        // A server that was found only after the window began is the same one: its own end of later
+        // connections tells the story.
+        let connection = empty.connection;
+        let later = servers.get(&(connection.remote, empty.reset)).copied();
+        let unseen = connection.role == Role::Client && connection.other_end.is_none();
+        let teller = later.filter(|_| unseen).unwrap_or(connection);
+        let kind = kind(scene, docket, teller, empty.reset);
         groups.entry(kind).or_default().push(empty);
     }
     for (kind, group) in groups {
@@ -141,22 +158,35 @@ fn beyond(scene: &Scene<'_>, connection: &Connection, ended: BootInstant) -> Opt
         .then_some(pairing.socket)
 }
 
-fn kind(scene: &Scene<'_>, docket: &Docket, empty: &Empty<'_>) -> Kind {
-    let connection = empty.connection;
+fn kind(scene: &Scene<'_>, docket: &Docket, connection: &Connection, reset: bool) -> Kind {
     let cause = docket
         .explaining(connection.socket)
-        .or_else(|| docket.explaining(connection.other_end?));
+        .or_else(|| docket.explaining(connection.other_end?))
+        .filter(|place| !docket.rule(*place).is_some_and(only_delays));
     let frames = closing_frames(scene.model, connection);
     Kind {
         cause,
         service: scene.service(connection.pid),
         server: SocketAddr::new(unspecific(connection), connection.server().port()),
         // How it was carried out tells nothing where the cause is known.
-        reset: cause.is_none() && empty.reset,
+        reset: cause.is_none() && reset,
         closed_in: telling_frame(frames)
             .filter(|_| cause.is_none())
             .map(|frame| frame.function.clone()),
     }
+}
+
+/// What makes answers late ends no connection.
+fn only_delays(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::LockContention
+            | Rule::TimerAbuse
+            | Rule::GcPressure
+            | Rule::SchedulerThrash
+            | Rule::RunQueueDelay
+            | Rule::CpuThrottled
+    )
 }
 
 /// A server is one, whichever of its addresses a client chose.
@@ -174,7 +204,10 @@ fn case(
     group: Vec<Empty<'_>>,
 ) -> Option<Case> {
     let model = scene.model;
-    let example = group.first()?;
+    let mut ends = group.iter();
+    let example = ends
+        .find(|empty| empty.connection.role == Role::Server)
+        .or(group.first())?;
     let connection = example.connection;
     let number = group.len() as u64;
     let traffic = match connection.role {

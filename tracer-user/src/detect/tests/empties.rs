@@ -60,6 +60,34 @@ fn seen_from_both_ends_it_is_one_finding() {
 }
 
 #[test]
+fn a_server_whose_end_was_found_late_has_one_finding() {
+    let mut story = Story::new();
+    story.go(UPSTREAM, "shop").go(CLIENT, "browser");
+    let early = story.connected(0.0, CLIENT, "10.0.0.9:49999", "10.0.0.1:80");
+    story
+        .http(early, 0, "GET /", Asked::at(0.5, 90))
+        .peer_closed(30.0, early)
+        .local_closed(30.3, early);
+    let ours = story.accepted(100.0, UPSTREAM, "10.0.0.9:50000", "10.0.0.1:80");
+    let theirs = story.connected(100.0, CLIENT, "10.0.0.9:50000", "10.0.0.1:80");
+    story
+        .http(theirs, 0, "GET /", Asked::at(100.5, 90))
+        .http(ours, 0, "GET /", Asked::at(101.0, 90))
+        .local_closed(150.0, ours)
+        .peer_closed(150.1, theirs)
+        .local_closed(150.5, theirs);
+    let found = found(&mut story);
+    let empty = only(&found, Rule::EmptyResponse);
+    assert_eq!(found.len(), 1, "{:?}", rules(&found));
+    assert_eq!(empty.count, 2);
+    assert_eq!(
+        empty.title,
+        "browser got an empty reply from shop on port 80"
+    );
+    assert_eq!(empty.incomplete, None);
+}
+
+#[test]
 fn a_server_elsewhere_is_judged_from_the_clients_end_with_less_confidence() {
     for reset in [false, true] {
         let mut story = Story::new();
