@@ -21,12 +21,14 @@ pub(crate) struct Wait<'m> {
     /// How it was found to belong to the request.
     pub(crate) by: PairedBy,
     rivals: usize,
+    /// Its first byte came then, or it was given up.
+    until: BootInstant,
 }
 
 impl Wait<'_> {
-    /// From the first byte asked to the first byte answered.
+    /// From the first byte asked to the first byte answered, or until nobody waited for it any more.
     pub(crate) fn span(&self) -> Option<(BootInstant, BootInstant)> {
-        Some((self.exchange.started, self.exchange.first_byte?))
+        Some((self.exchange.started, self.until))
     }
 
     /// Reasons to doubt that it belongs to the request.
@@ -70,7 +72,10 @@ fn wait<'m>(
     connection: &'m Connection,
     exchange: Exchange,
 ) -> Option<((SocketId, u32), Wait<'m>)> {
-    let until = exchange.first_byte.filter(|_| exchange.answered())?;
+    let until = match exchange.first_byte.filter(|_| exchange.answered()) {
+        Some(answered) => answered,
+        None => given_up(connection)?,
+    };
     if until.since(exchange.started) < NOTICEABLE {
         return None;
     }
@@ -87,6 +92,14 @@ fn wait<'m>(
         exchange,
         by: pairing.by,
         rivals: pairing.rivals,
+        until,
     };
     Some(((pairing.socket, pairing.exchange.number), wait))
+}
+
+/// When the client left a connection on which it had no answer; who tries again elsewhere waited all the same.
+fn given_up(connection: &Connection) -> Option<BootInstant> {
+    let left = connection.left()?;
+    let peer_stayed = connection.peer_left().is_none_or(|peer| left <= peer);
+    peer_stayed.then_some(left)
 }

@@ -90,6 +90,37 @@ fn a_few_slow_queries_without_a_usual_time_accuse_nobody() {
 }
 
 #[test]
+fn an_attempt_that_was_given_up_was_waited_for_all_the_same() {
+    let (mut story, front, _) = shop();
+    for number in 0..30 {
+        let at = 10.0 + f64::from(number) * 20.0;
+        let quick = Asked::at(at, 90).by(SHOP, 5).answered(at + 4.0, 200);
+        story.http(front, number, "GET /cart", quick);
+    }
+    for number in 30..34 {
+        let at = 1000.0 + f64::from(number - 30) * 2000.0;
+        let late = Asked::at(at, 90).by(SHOP, 5).answered(at + 1310.0, 200);
+        story.http(front, number, "GET /cart", late);
+        for (nth, asked) in [at + 1.0, at + 650.0].into_iter().enumerate() {
+            let ours = format!("10.0.0.1:{}", 42_000 + 2 * number + nth as u32);
+            let back = story.connected(asked, SHOP, &ours, "10.0.0.5:81");
+            story
+                .http(back, 0, "GET /a", Asked::at(asked, 97).by(SHOP, 5))
+                .local_closed(asked + 640.0, back);
+        }
+    }
+    for finding in found(&mut story) {
+        assert!(
+            finding.severity == Severity::Info || finding.rule != Rule::SlowResponse,
+            "{finding:?}"
+        );
+        if let Some(upstream) = finding.measured.parts_s.get("upstream") {
+            assert!(*upstream > 1.2, "{finding:?}");
+        }
+    }
+}
+
+#[test]
 fn a_worker_that_waits_for_its_queue_serves_nobody_and_is_healthy() {
     let mut story = Story::new();
     story.go(SHOP, "worker");
