@@ -19,6 +19,7 @@ mod docket;
 mod empty_response;
 mod fd_exhaustion;
 mod finding;
+mod gateway_timeout;
 mod gc_pressure;
 mod goroutine_leak;
 mod grounds;
@@ -80,6 +81,7 @@ const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     proxy_timeout::find,
     client_timeout::find,
     server_timeout::find,
+    gateway_timeout::find,
     keepalive_race::find,
     connection_reset::find,
     empty_response::find,

@@ -19,6 +19,7 @@ mod disorder;
 mod empties;
 mod gaps;
 mod garbage;
+mod gateway_timeouts;
 mod half_seen;
 mod healthy;
 mod held_up;
