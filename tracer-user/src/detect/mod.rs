@@ -71,6 +71,7 @@ const RULES: &[fn(&Scene<'_>, &mut Docket)] = &[
     lock_contention::find,
     goroutine_leak::find,
     no_response::taken::find,
+    no_response::standstill::find,
     close_wait_leak::find,
     fd_exhaustion::find,
     accept_backlog::find,

@@ -1,5 +1,7 @@
 //! What goroutines stand at: who serves a connection, and whether it will ever go on.
 
+use std::collections::HashSet;
+
 use crate::{
     detect::{
         finding::{Starter, Subject, Witness},
@@ -99,6 +101,17 @@ pub(crate) fn serving(model: &Model, connection: &Connection) -> Option<Witness>
 pub(crate) fn at_last(model: &Model, pid: Pid, id: u64) -> Option<Witness> {
     let found = model.whereabouts(pid, id)?;
     Some(witness(model, pid, id, &found))
+}
+
+/// The goroutines that had requests in hand of which something was seen.
+pub(crate) fn seen_at_requests(model: &Model, pid: Pid) -> HashSet<u64> {
+    let servers = model
+        .connections()
+        .filter(|c| c.pid == pid && c.role == Role::Server);
+    servers
+        .flat_map(|connection| connection.exchanges())
+        .filter_map(|exchange| exchange.actor?.goroutine)
+        .collect()
 }
 
 pub(crate) fn serves_http(frames: &[Frame]) -> bool {

@@ -17,6 +17,7 @@ use super::{
     grounds::{harm::Harm, scene::Scene, usual::median},
 };
 
+pub(super) mod standstill;
 pub(super) mod taken;
 pub(super) mod unread;
 

@@ -22,7 +22,7 @@ use crate::{
             lateness::{LATE, is_plain},
             locks::Queued,
             scene::Scene,
-            standing::{at_last, serves_http},
+            standing::{at_last, seen_at_requests, serves_http},
             telling::{Timeline, wireshark_filter},
             usual::median,
         },
@@ -30,7 +30,7 @@ use crate::{
         wording::{count, seconds},
     },
     event::{BootInstant, Frame, Pid},
-    model::{Connection, Exchange},
+    model::{Connection, Exchange, Whereabouts},
 };
 
 /// Fewer in a queue are nobody's concern.
@@ -41,6 +41,9 @@ const MOMENTS: usize = 2;
 
 /// Fewer late requests may be late for another reason.
 const SEVERAL: usize = 3;
+
+/// Who waits so long for what is given back after each use waits for something that nobody gives back.
+const STANDSTILL: Duration = Duration::from_secs(3);
 
 /// Opens a connection for who waits in `getConn`, so that it is no limit that makes him wait.
 const DIALS: &str = "net/http.(*Transport).dialConn";
@@ -125,7 +128,8 @@ pub(in crate::detect) fn find(scene: &Scene<'_>, docket: &mut Docket) {
     let pids: Vec<Pid> = scene.model.processes().map(|p| p.about.pid).collect();
     for pid in pids {
         for waiters in waiters(scene, pid) {
-            if let Some(case) = waiters.case(scene, docket) {
+            let case = waiters.case(scene, docket);
+            if let Some(case) = case.or_else(|| waiters.standstill(scene)) {
                 docket.add(case);
             }
         }
@@ -256,6 +260,84 @@ impl<'m> Waiters<'m> {
                 .flat_map(|late| [Some(late.connection.socket), late.connection.other_end])
                 .flatten()
                 .collect(),
+        })
+    }
+
+    /// Nobody gives a connection back any more, and the requests came before the window: that there are some
+    /// say the handlers' own stacks.
+    fn standstill(&self, scene: &Scene<'m>) -> Option<Case> {
+        let model = scene.model;
+        let seen = seen_at_requests(model, self.pid);
+        let stands = |id: &&u64| {
+            let found = model.whereabouts(self.pid, **id);
+            let long = |found: Whereabouts<'_>| found.at.since(found.since) >= STANDSTILL;
+            !seen.contains(*id) && found.is_some_and(long)
+        };
+        let stuck: Vec<u64> = self.present.iter().filter(stands).copied().collect();
+        // The service behind it may be what does not answer.
+        let unanswered = |upstream: &&Connection| {
+            let asked = upstream.exchanges().pop();
+            upstream.ended().is_none() && asked.is_some_and(|asked| !asked.answered())
+        };
+        if (stuck.len() as u64) < QUEUE || scene.clients_of(self.pid).iter().any(unanswered) {
+            return None;
+        }
+        let first = model.whereabouts(self.pid, *stuck.first()?)?;
+        let waited = first.at.since(first.since);
+        let (who, at) = (model.name(self.pid), brief(self.at));
+        let handlers = count(stuck.len() as u64, "handler", "handlers");
+        let mut timeline = Timeline::of(model);
+        for at in [first.since, first.at] {
+            timeline.add(at, "queue", format!("{handlers} wait for a connection"));
+        }
+        let mut advice = self.pool.advice(&at);
+        // A larger pool only leaks for longer.
+        advice.reverse();
+        let finding = Finding {
+            id: String::new(),
+            caused_by: None,
+            rule: Rule::SlowResponse,
+            severity: Severity::Warning,
+            confidence: Confidence::SEEN
+                .but_all(&[Doubt::RequestInferred, Doubt::NotOver])
+                .number(),
+            count: stuck.len() as u64,
+            title: format!(
+                "{who} does not answer: {handlers} wait for a connection of {} at {at}, and none is given back",
+                self.pool.name()
+            ),
+            explanation: format!(
+                "{handlers} of {who} stood at {at} in every look for {} or more, and wait for others to give a connection back: the pool has as many as it may ({}), and none of those that are out comes back. No request to the service behind it is unanswered.",
+                seconds(waited),
+                self.pool.setting(),
+            ),
+            process: Subject::of(model, self.pid),
+            connection: None,
+            related_connections: Vec::new(),
+            setting: Some(Setting {
+                name: self.pool.setting().into(),
+                value_s: None,
+            }),
+            code: Some(self.at.clone()),
+            goroutines: stuck
+                .first()
+                .and_then(|id| at_last(model, self.pid, *id))
+                .into_iter()
+                .collect(),
+            measured: Measured {
+                goroutines: Some(stuck.len() as u64),
+                waited_s: Some(waited.as_secs_f64()),
+                ..Measured::default()
+            },
+            evidence: timeline.evidence(),
+            advice,
+            wireshark_filter: None,
+            incomplete: Some("Who keeps the connections was not seen.".into()),
+        };
+        Some(Case {
+            finding,
+            cause: None,
+            explains: HashSet::new(),
         })
     }
 

@@ -39,6 +39,7 @@ mod running_out;
 mod runtime;
 mod slow;
 mod stalls;
+mod standstills;
 mod throttled;
 mod unasked;
 mod want_of_cpu;

@@ -121,3 +121,36 @@ fn a_service_that_is_slow_itself_is_not_told_as_its_users_pool() {
     let pool = found.iter().filter(|found| found.setting.is_some());
     assert_eq!(pool.count(), 0, "{found:?}");
 }
+
+/// Looks, a second apart, at six handlers that wait for a connection; their requests came before the window.
+fn at_a_standstill(looks: u64) -> Story {
+    let mut story = Story::new();
+    story.go(SHOP, "shop");
+    for second in 0..looks {
+        let all = (0..6).map(|id| goroutine(100 + id, "select", &SQL));
+        story.goroutines(100.0 + 1_000.0 * second as f64, SHOP, all.collect());
+    }
+    story
+}
+
+#[test]
+fn connections_that_nobody_gives_back_are_told_without_a_request_in_the_window() {
+    let found = findings(&at_a_standstill(6).model(6_000.0));
+    assert_eq!(rules(&found), [Rule::SlowResponse]);
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert_eq!(found[0].measured.goroutines, Some(6));
+    assert!(found[0].advice[0].starts_with("Close Rows"), "{found:?}");
+    assert_eq!(rules(&findings(&at_a_standstill(3).model(3_000.0))), []);
+}
+
+#[test]
+fn a_database_that_does_not_answer_keeps_its_pool() {
+    let mut story = at_a_standstill(6);
+    let upstream = story.connected(0.0, SHOP, "10.0.0.1:40000", "10.0.0.7:5432");
+    story.exchange(upstream, 0, Asked::at(150.0, 90));
+    let found = findings(&story.model(6_000.0));
+    assert!(
+        !found.iter().any(|finding| finding.setting.is_some()),
+        "{found:?}"
+    );
+}
