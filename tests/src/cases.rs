@@ -64,6 +64,7 @@ pub const CASES: &[Case] = &[
     case("N6", "handler sends to nobody", &["no-response"], "live_no_response::a_handler_that_sends_to_nobody_is_named_with_its_line"),
     case("N6", "handler at a lock", &["no-response"], "live_no_response::a_handler_at_a_lock_is_named_with_its_line"),
     case("N6", "handler waits for its workers", &["no-response"], "live_no_response::a_handler_that_waits_for_its_workers_is_named_with_its_line"),
+    case("N6", "handlers stuck since before the window", &["no-response"], "live_no_response::handlers_that_were_stuck_before_the_window_are_told_by_their_stacks"),
     case("N6", "client gives up on a stuck handler", &["no-response"], "live_no_response::a_client_that_gives_up_on_a_stuck_handler_is_told_as_its_consequence"),
     case("N6", "process stopped, requests unread", &["no-response"], "live_no_response::a_process_that_is_stopped_leaves_requests_unread"),
     case("N6", "accept loop stuck, requests unread", &["no-response"], "live_no_response::an_accept_loop_that_is_elsewhere_is_named_with_its_line"),

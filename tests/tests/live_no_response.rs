@@ -80,6 +80,30 @@ fn a_handler_that_waits_for_its_workers_is_named_with_its_line() -> anyhow::Resu
 }
 
 #[test]
+fn handlers_that_were_stuck_before_the_window_are_told_by_their_stacks() -> anyhow::Result<()> {
+    let name = "handlers that were stuck before the window";
+    let Some(_turn) = Turn::take(name, &[]) else {
+        return Ok(());
+    };
+    let mut draw = Draw::new(name);
+    let service = Service::start("stuck", &[])?;
+    let asked: Vec<Asked> = (0..6)
+        .map(|_| Asked::get(service.address, "/send"))
+        .collect::<anyhow::Result<_>>()?;
+    answered(service.address, "/ok", 8)?;
+    let watch = Watch::diagnose(&["--pid", &service.pid()])?;
+    sleep(draw.millis(8000..9000));
+    let Verdict { status, report, .. } = watch.finish()?;
+    drop(asked);
+
+    assert_only_silence(&report, status)?;
+    let found = report.only("no-response")?;
+    assert!(found.mentions("main.(*Board).Post"), "{found:?}");
+    assert!(found.mentions("6 handlers"), "{found:?}");
+    Ok(())
+}
+
+#[test]
 fn a_client_that_gives_up_on_a_stuck_handler_is_told_as_its_consequence() -> anyhow::Result<()> {
     let name = "a client that gives up on a stuck handler";
     let Some(_turn) = Turn::take(name, &[]) else {
