@@ -1,7 +1,7 @@
 //! How soon after its start a tool sees something.
 //!
-//! A thread here opens a connection to itself every millisecond; the tool is told to watch this process or
-//! its port. What is measured is the time from just before the tool is started to the first thing that it
+//! A thread here opens a connection to itself every millisecond, and another one to a Go service; the tool is told
+//! to watch this process or its port, or the service. What is measured is the time from just before the tool is started to the first thing that it
 //! saw, by the tool's own stamp on it: to a packet in gopulse's and tcpdump's captures, to a change of a
 //! socket's state in bpftrace. What gopulse finds open already is no packet, and so does not count.
 
@@ -19,7 +19,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use gopulse_tests::process::{Process, run, succeed};
+use gopulse_tests::{
+    process::{Process, run, succeed},
+    services::Service,
+};
 
 use super::{
     sched::with_tracefs,
@@ -34,31 +37,52 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {
     Gopulse,
+    /// The same, of a Go program, which is read before.
+    GopulseOfGo,
     Tcpdump,
     Bpftrace,
 }
 
+/// Whom the tools watch.
+struct Watched {
+    /// This process.
+    native: Opening,
+    service: Service,
+    /// Connections to the service.
+    _to_service: Opening,
+}
+
 impl Tool {
-    const ALL: [Self; 3] = [Self::Gopulse, Self::Tcpdump, Self::Bpftrace];
+    const ALL: [Self; 4] = [
+        Self::Gopulse,
+        Self::GopulseOfGo,
+        Self::Tcpdump,
+        Self::Bpftrace,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Gopulse => "gopulse record",
+            Self::GopulseOfGo => "the same of a Go service",
             Self::Tcpdump => "tcpdump -s 96",
             Self::Bpftrace => "bpftrace, socket states",
         }
     }
 
     /// The time from its start to what it saw first, in milliseconds.
-    fn measure(self, gopulse: &Path, port: u16) -> anyhow::Result<f64> {
+    fn measure(self, gopulse: &Path, watched: &Watched) -> anyhow::Result<f64> {
         let directory = tempfile::tempdir()?;
         let begun = SystemTime::now();
         let first = match self {
-            Self::Gopulse => {
+            Self::Gopulse | Self::GopulseOfGo => {
                 let recording = directory.path().join("recording");
                 let mut record = Command::new(gopulse);
+                let pid = match self {
+                    Self::GopulseOfGo => watched.service.pid(),
+                    _ => process::id().to_string(),
+                };
                 record
-                    .args(["record", "-d", "300ms", "--pid", &process::id().to_string()])
+                    .args(["record", "-d", "300ms", "--pid", &pid])
                     .arg("-o")
                     .arg(&recording);
                 let ended = run(&mut record, PATIENCE)?;
@@ -71,7 +95,7 @@ impl Tool {
                 tcpdump
                     .args(["-i", "lo", "-s", "96", "-c", "1", "-w"])
                     .arg(&capture)
-                    .args(["tcp", "port", &port.to_string()]);
+                    .args(["tcp", "port", &watched.native.port()]);
                 let ended = run(&mut tcpdump, PATIENCE)?;
                 anyhow::ensure!(ended.status == 0, "tcpdump failed: {}", ended.stderr);
                 first_packet(&capture)?
@@ -88,7 +112,12 @@ impl Tool {
 }
 
 pub(super) fn compare(gopulse: &Path, rounds: u32) -> anyhow::Result<ExitCode> {
-    let opening = Opening::start()?;
+    let service = Service::start("hello", &[])?;
+    let watched = Watched {
+        native: Opening::to_itself()?,
+        _to_service: Opening::to(service.address),
+        service,
+    };
     println!(
         "{rounds} rounds, a connection every {} ms; milliseconds from the start to the first event",
         EVERY.as_millis()
@@ -100,9 +129,9 @@ pub(super) fn compare(gopulse: &Path, rounds: u32) -> anyhow::Result<ExitCode> {
             // Whoever comes first in one round comes later in the next.
             let at = (turn + number as usize) % Tool::ALL.len();
             let tool = Tool::ALL[at];
-            match tool.measure(gopulse, opening.address.port()) {
+            match tool.measure(gopulse, &watched) {
                 Ok(took) => round[at] = Some(took),
-                Err(why) if tool == Tool::Gopulse => return Err(why),
+                Err(why) if matches!(tool, Tool::Gopulse | Tool::GopulseOfGo) => return Err(why),
                 Err(why) => println!("{}: {why:#}", tool.name()),
             }
         }
@@ -157,16 +186,21 @@ struct Opening {
 }
 
 impl Opening {
-    fn start() -> io::Result<Self> {
+    /// To a listener of its own.
+    fn to_itself() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&stop);
-        let accepts = thread::spawn(move || {
+        let mut opening = Self::to(listener.local_addr()?);
+        let over = Arc::clone(&opening.stop);
+        opening.threads.push(thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 drop(listener.accept());
             }
-        });
+        }));
+        Ok(opening)
+    }
+
+    fn to(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&stop);
         let opens = thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
@@ -176,11 +210,15 @@ impl Opening {
             // Whoever accepts looks up once more.
             drop(TcpStream::connect(address));
         });
-        Ok(Self {
+        Self {
             address,
             stop,
-            threads: vec![opens, accepts],
-        })
+            threads: vec![opens],
+        }
+    }
+
+    fn port(&self) -> String {
+        self.address.port().to_string()
     }
 }
 
