@@ -3,12 +3,13 @@
 //! Status 504 says that an upstream did not answer in time (RFC 9110, 15.6.5). Where the giving up was seen,
 //! [`super::proxy_timeout`] tells of it. It is not where the client is none that we know (gRPC, drivers of
 //! databases, streams that share a connection), so the answer alone says what happened. Not accused: one
-//! that answers 504 at once, without having asked, and one that passes on what its upstream answered.
+//! that answers 504 at once, without having asked, and one that passes on what its upstream answered, or may:
+//! under TLS a status is not seen, nor is anything of an upstream behind a Unix socket.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
-    event::{Frame, Pid},
+    event::{BootInstant, Frame, Pid},
     model::{Connection, Exchange},
 };
 
@@ -77,14 +78,11 @@ fn expired<'m>(
     if exchange.status != Some(GATEWAY_TIMEOUT) || waited < WAITED {
         return None;
     }
-    let passes_on = |asked: &Exchange| {
-        asked.status == Some(GATEWAY_TIMEOUT)
-            && asked
-                .first_byte
-                .is_some_and(|told| told <= answered && answered.since(told) <= PASSED_ON)
-    };
     let mut upstream = scene.clients_of(connection.pid).iter();
-    if upstream.any(|upstream| upstream.exchanges().iter().any(passes_on)) {
+    if upstream.any(|upstream| {
+        let mut asked = upstream.exchanges().into_iter();
+        asked.any(|asked| may_be_passed_on(&asked, answered))
+    }) {
         return None;
     }
     Some(Expired {
@@ -92,6 +90,18 @@ fn expired<'m>(
         exchange,
         waited,
     })
+}
+
+/// Whether an answer of an upstream is, or may be, the 504 that was sent at `sent`.
+fn may_be_passed_on(asked: &Exchange, sent: BootInstant) -> bool {
+    let Some(told) = asked.first_byte else {
+        return false;
+    };
+    let may_be_one = asked.status.map_or_else(
+        || told.since(asked.request_ended) >= WAITED,
+        |status| status == GATEWAY_TIMEOUT,
+    );
+    may_be_one && told <= sent && sent.since(told) <= PASSED_ON
 }
 
 fn case(scene: &Scene<'_>, all: &[Expired<'_>]) -> Option<Case> {
@@ -102,6 +112,10 @@ fn case(scene: &Scene<'_>, all: &[Expired<'_>]) -> Option<Case> {
     let model = scene.model;
     let example = all.iter().min_by_key(|expired| expired.waited)?;
     let connection = example.connection;
+    // Whom it asks is not seen then, nor what they answer.
+    if scene.clients_of(connection.pid).is_empty() {
+        return None;
+    }
     let waits: Vec<Duration> = all.iter().map(|expired| expired.waited).collect();
     let longest = waits.iter().max().copied()?;
     let value = set_to(&waits, true).filter(|_| alike(example.waited, longest));

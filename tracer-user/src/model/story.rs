@@ -215,7 +215,10 @@ impl Story {
                 last_byte: ms(asked.last.or(answered).unwrap_or(asked.sent)),
                 request_bytes: asked.bytes,
                 response_bytes: asked.answer.map_or(0, |(_, _, bytes)| bytes),
-                status: asked.answer.map(|(_, status, _)| status),
+                status: asked
+                    .answer
+                    .map(|(_, status, _)| status)
+                    .filter(|status| *status != 0),
                 actor: asked.actor,
                 complete: asked.complete,
                 arrived: asked.arrived.map(ms),

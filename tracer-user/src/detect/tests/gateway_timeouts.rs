@@ -6,8 +6,16 @@ use super::*;
 
 const FRONT: Pid = 40;
 
-/// Six requests that are answered with `status` after about `wait` ms, and as many quick ones.
+/// Six requests that are answered with `status` after about `wait` ms, and as many quick ones, by a service with an
+/// upstream.
 fn front(wait: f64, status: u16) -> Story {
+    let mut story = alone(wait, status);
+    story.connected(1.0, FRONT, "10.0.0.1:39999", "10.0.0.7:81");
+    story
+}
+
+/// The same without an upstream.
+fn alone(wait: f64, status: u16) -> Story {
     let mut story = Story::new();
     story.go(FRONT, "front");
     for nth in 0..12_u16 {
@@ -59,13 +67,33 @@ fn other_answers_and_504_without_a_wait_are_no_give_ups() {
 
 #[test]
 fn a_504_that_is_passed_on_is_not_this_ones() {
+    assert_eq!(rules(&found(&mut asking(504))), []);
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_may_be_a_504_that_is_passed_on() {
+    assert_eq!(rules(&found(&mut asking(0))), []);
+}
+
+#[test]
+fn another_answer_is_none_that_is_passed_on() {
+    assert_eq!(rules(&found(&mut asking(200))), [Rule::ProxyTimeout]);
+}
+
+#[test]
+fn where_nobody_is_seen_to_be_asked_nothing_is_concluded() {
+    assert_eq!(rules(&found(&mut alone(490.0, 504))), []);
+}
+
+/// Answers 504 just after its upstream answered with this status; 0 under TLS.
+fn asking(status: u16) -> Story {
     let mut story = front(490.0, 504);
     for nth in (0..12_u16).step_by(2) {
         let at = 10.0 + 300.0 * f64::from(nth);
         let ours = format!("10.0.0.1:{}", 40_000 + nth);
         let back = story.connected(at, FRONT, &ours, "10.0.0.7:81");
         let asked = Asked::at(at + 1.0, 90);
-        story.http(back, 0, "GET /item", asked.answered(at + 488.0, 504));
+        story.exchange(back, 0, asked.answered(at + 488.0, status));
     }
-    assert_eq!(rules(&found(&mut story)), []);
+    story
 }

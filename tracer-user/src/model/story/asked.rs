@@ -44,7 +44,7 @@ impl Asked {
         self
     }
 
-    /// It was answered at once, and is over.
+    /// It was answered at once, and is over; status 0 is one that nobody without the keys can read.
     pub(crate) fn answered(mut self, at: f64, status: u16) -> Self {
         self.answer = Some((at, status, 150));
         self.complete = true;
