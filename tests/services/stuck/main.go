@@ -10,6 +10,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -20,8 +21,13 @@ import (
 func main() {
 	address := flag.String("listen", "127.0.0.1:0", "where to listen")
 	accepts := flag.Int("accepts", 0, "connections to accept, and no more; 0 for all")
+	lasts := flag.Duration("for", 0, "end after so long in place of with the parent, whom then no goroutine waits for")
 	flag.Parse()
-	tied.ToParent()
+	if *lasts > 0 {
+		time.AfterFunc(*lasts, func() { os.Exit(0) })
+	} else {
+		tied.ToParent()
+	}
 
 	board := NewBoard()
 	http.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok\n") })

@@ -41,8 +41,7 @@ impl Live {
             }
         }
         // Whoever is traced is seen to use connections at once, and whether it asks or serves on one that was open
-        // before follows from where it listens. So that is known first; and whatever takes long comes before it is
-        // traced, or after what it has open is told.
+        // before follows from where it listens; and what uprobes tell has its effect at once. So both come first.
         for (pid, ports) in &come {
             let network = self.processes.get(*pid).and_then(|known| known.network);
             let Some(network) = network.and_then(|inode| u32::try_from(inode).ok()) else {
@@ -54,14 +53,14 @@ impl Live {
             }
         }
         for (pid, _) in &come {
+            self.probe(*pid, sink);
+        }
+        for (pid, _) in &come {
             self.trace(*pid, sink);
         }
         self.seed(sink);
-        for (pid, _) in &come {
-            self.attend_to(*pid, sink);
-        }
         for (pid, _) in come {
-            self.probe(pid, sink);
+            self.attend_to(pid, sink);
         }
     }
 
@@ -84,9 +83,9 @@ impl Live {
     /// Looks at a process that was started by one that is traced, or that runs another program now.
     fn look_at(&mut self, pid: Pid, relation: Relation, sink: &mut dyn Sink) {
         if self.get_to_know(pid, relation, early::program(pid), sink) {
+            self.probe(pid, sink);
             self.trace(pid, sink);
             self.attend_to(pid, sink);
-            self.probe(pid, sink);
         }
     }
 

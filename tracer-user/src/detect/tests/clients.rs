@@ -261,6 +261,26 @@ fn dials_under_a_context_that_end_alike_were_ended_by_a_timer() {
 }
 
 #[test]
+fn a_dial_whose_stack_was_cut_is_ended_by_what_ended_another_as_late() {
+    let mut story = client("go1.27.3");
+    let whole = story.stack(&[DIAL[4], "net/http.(*Transport).dialConnFor"]);
+    let cut = story.stack(&DIAL[..4]);
+    for (nth, wait, stack) in [(0, 350.2, cut), (1, 350.1, whole), (2, 700.0, cut)] {
+        let at = 1000.0 * f64::from(nth);
+        let ours = format!("10.0.0.1:{}", 40000 + nth);
+        let socket = story.connecting(at, CLIENT, &ours, "10.9.9.9:80");
+        story.connect_failed(at + wait, socket, ConnectFailure::Abandoned, stack);
+    }
+    let found = found(&mut story);
+    assert_eq!(rules(&found), [Rule::ClientTimeout; 2]);
+    let counts: Vec<_> = found
+        .iter()
+        .map(|finding| (finding.setting.is_some(), finding.count))
+        .collect();
+    assert_eq!(counts, [(true, 2), (false, 1)]);
+}
+
+#[test]
 fn an_unanswered_syn_is_the_cause_and_the_dialers_timeout_its_consequence() {
     let mut story = client("go1.27.3");
     let socket = dial(

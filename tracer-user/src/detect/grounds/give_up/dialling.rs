@@ -14,7 +14,10 @@ use crate::{
 };
 
 use super::{
-    super::{limit::Limit, scene::Scene},
+    super::{
+        limit::{Limit, alike},
+        scene::Scene,
+    },
     GiveUp, client_had_left, serving,
 };
 
@@ -25,10 +28,30 @@ const JUST_BEGUN: Duration = Duration::from_millis(10);
 const DETACHED_SINCE: u32 = 23;
 
 /// Sockets that a dialer closed before they were connected.
-pub(super) fn abandoned<'m>(scene: &Scene<'m>) -> impl Iterator<Item = GiveUp<'m>> {
-    scene
-        .clients()
+pub(super) fn abandoned<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
+    let all = scene.clients();
+    let mut all: Vec<_> = all
         .filter_map(|connection| abandoned_on(scene, connection))
+        .collect();
+    let place = |dial: &GiveUp<'_>| (scene.service(dial.connection.pid), dial.connection.remote);
+    let known: Vec<_> = all
+        .iter()
+        .filter(|dial| dial.limit == Limit::Dialer)
+        .map(|dial| (place(dial), dial.waited))
+        .collect();
+    // The stack of one may have been read in part only. What waited as long for the same was ended by the same.
+    for dial in all
+        .iter_mut()
+        .filter(|dial| dial.limit == Limit::Connecting)
+    {
+        let same = |(known, waited): &(_, Duration)| {
+            *known == place(dial) && alike(dial.waited.min(*waited), dial.waited.max(*waited))
+        };
+        if known.iter().any(same) {
+            dial.limit = Limit::Dialer;
+        }
+    }
+    all
 }
 
 fn abandoned_on<'m>(scene: &Scene<'m>, connection: &'m Connection) -> Option<GiveUp<'m>> {

@@ -85,7 +85,9 @@ pub(crate) fn all<'m>(scene: &Scene<'m>) -> Vec<GiveUp<'m>> {
     all.extend(undecided::all(scene));
     let (checked, blamed): (Vec<_>, HashSet<SocketId>) = dialling::client_timeouts(scene);
     all.extend(checked);
-    all.extend(dialling::abandoned(scene).filter(|dial| !blamed.contains(&dial.connection.socket)));
+    let mut abandoned = dialling::abandoned(scene);
+    abandoned.retain(|dial| !blamed.contains(&dial.connection.socket));
+    all.extend(abandoned);
     all.sort_by_key(|give_up| give_up.at);
     told_whole(scene, all)
 }
