@@ -17,9 +17,12 @@ use std::{
 };
 
 use crate::{
-    detect::{finding::Severity, own_code::own_frame},
-    event::{Pid, SocketId},
-    model::{Connection, Exchange, Kind, TICK},
+    detect::{
+        finding::Severity,
+        own_code::{brief, own_frame},
+    },
+    event::{Frame, Pid, SocketId},
+    model::{Connection, Exchange, Kind, Model, TICK},
 };
 
 use super::{
@@ -221,6 +224,20 @@ fn awake(scene: &Scene<'_>, pid: Pid) -> f64 {
     1.0 - asleep as f64 / all as f64
 }
 
+/// At how many places handlers waited for others in a file that has one of these lines. Few samples of handing over
+/// show whose it is; but who always waits at one place there may have nothing to do with it.
+fn places_beside(model: &Model, pid: Pid, givers: &[(Frame, u64)]) -> usize {
+    let waiting = model
+        .seen(pid)
+        .filter(|(state, frames, _)| serves_http(frames) && WAITS_FOR_ANOTHER.contains(state));
+    let own = waiting.filter_map(|(_, frames, _)| own_frame(frames));
+    let beside = own.filter(|own| {
+        let mut files = givers.iter().map(|(giver, _)| &giver.file);
+        own.file.is_some() && files.any(|file| *file == own.file)
+    });
+    beside.map(brief).collect::<BTreeSet<_>>().len()
+}
+
 /// Requests in the eyes of one kind of work.
 struct Look<'s, 'm, F> {
     scene: &'s Scene<'m>,
@@ -346,7 +363,7 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
     /// Kinds of requests that are handed from one to the other: at any moment one of a row of goroutines
     /// works for the request, so of a long one its own is seen now and then. Seldom is enough where handlers
     /// wait for others in a file in which work is handed over, and not at all needed where they wait in such
-    /// a function.
+    /// a function, or now here and now there in such a file.
     fn handed_over(&self, servers: &[&'m Connection]) -> BTreeSet<Kind> {
         let mut seen: BTreeMap<Kind, (Duration, Duration)> = BTreeMap::new();
         for connection in servers {
@@ -365,18 +382,20 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
             there
                 .as_ref()
                 .is_some_and(|kinds| kinds.is_empty() || kinds.contains(kind))
-                || (beside && !own.is_zero())
+                || beside > 1
+                || (beside > 0 && !own.is_zero())
                 || (*own >= TICK * HABIT as u32 && *own >= *whole / 100)
         });
         seen.into_keys().collect()
     }
 
     /// Whether handlers, when last looked at, waited for others in a function in which work is handed over,
-    /// and for which kinds of requests, as far as they are known; and whether in a file in which it is.
-    fn handlers_hand_over(&self, servers: &[&'m Connection]) -> (Option<BTreeSet<Kind>>, bool) {
+    /// and for which kinds of requests, as far as they are known; and at how many places of a file in which it
+    /// is, in all looks.
+    fn handlers_hand_over(&self, servers: &[&'m Connection]) -> (Option<BTreeSet<Kind>>, usize) {
         let model = self.scene.model;
         let givers = own_lines(model, self.pid, |work, _| (self.counts)(work));
-        let (mut there, mut beside) = (HashSet::new(), false);
+        let mut there = HashSet::new();
         for (id, at) in model.everybody(self.pid) {
             let waits = serves_http(at.frames) && WAITS_FOR_ANOTHER.contains(&at.state);
             let Some(own) = own_frame(at.frames).filter(|_| waits) else {
@@ -388,11 +407,6 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
             {
                 there.insert(id);
             }
-            // Few samples of handing over show whose it is; but a neighbour in the same file may have
-            // nothing to do with it.
-            beside |= givers
-                .iter()
-                .any(|(giver, _)| giver.file.is_some() && giver.file == own.file);
         }
         let asked = servers
             .iter()
@@ -405,7 +419,8 @@ impl<'m, F: Fn(Work) -> bool> Look<'_, 'm, F> {
                     .is_some_and(|id| there.contains(&id))
             })
             .filter_map(|asked| Kind::of(&asked));
-        ((!there.is_empty()).then(|| kinds.collect()), beside)
+        let there = (!there.is_empty()).then(|| kinds.collect());
+        (there, places_beside(model, self.pid, &givers))
     }
 
     fn around(&self, (from, until): Span) -> Around {

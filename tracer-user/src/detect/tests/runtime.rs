@@ -334,6 +334,22 @@ fn handlers_that_wait_where_work_is_handed_over_were_held_up_by_it() {
 }
 
 #[test]
+fn handlers_that_wait_now_here_and_now_there_in_the_file_hand_over_too() {
+    let (mut story, socket) = shop();
+    busy(&mut story, &[(PARKING, 800), (HANDING, 150), (WORKING, 60)]);
+    asked(&mut story, socket, 4, 2_000.0);
+    for (at, state, line) in [(3_000.0, "chan send", 34), (9_000.0, "chan receive", 35)] {
+        let count = format!("main.(*Line).Count /srv/shop/line.go:{line}");
+        let frames = ["runtime.chan1", &count, "net/http.(*conn).serve"];
+        story.goroutines(at, SHOP, vec![goroutine(7, state, &frames)]);
+    }
+    switched(&mut story);
+    let found = found_in(&mut story);
+    let thrash = only(&found, Rule::SchedulerThrash);
+    assert_eq!(thrash.severity, Severity::Warning);
+}
+
+#[test]
 fn a_handler_that_waits_in_the_file_of_a_busy_pipeline_has_no_part_in_it() {
     let (mut story, socket) = shop();
     busy(&mut story, &[(PARKING, 800), (HANDING, 150), (WORKING, 60)]);
