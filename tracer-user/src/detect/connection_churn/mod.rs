@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
     event::{Frame, Pid, Relation, Role},
-    model::{Connection, Model, Service},
+    model::{Connection, Exchange, Model, Service},
 };
 
 use super::{
@@ -32,6 +32,9 @@ use reason::Reason;
 
 /// A connection that lives longer is used again and again, or waits.
 const SHORT: Duration = Duration::from_secs(2);
+
+/// Who closes so long after what was sent last waited for an answer, such as that to a TLS handshake.
+const IN_VAIN: Duration = Duration::from_millis(100);
 
 /// Turns of direction in a short connection: its greeting, one message and its farewell.
 const TURNS: u64 = 8;
@@ -111,15 +114,19 @@ pub(super) fn find(scene: &Scene<'_>, docket: &mut Docket) {
 /// It was opened and ended in the window, did its work in between, and that quickly.
 fn is_short(connection: &Connection) -> bool {
     let exchanges = connection.exchanges();
-    let worked = !exchanges.is_empty()
-        && exchanges
-            .iter()
-            .all(|exchange| exchange.head.is_none() || exchange.answered());
-    let ended = connection.left().max(connection.closed.map(|(at, _)| at));
+    let Some(ended) = connection.left().max(connection.closed.map(|(at, _)| at)) else {
+        return false;
+    };
+    // A message may want no answer; then nobody waits for one.
+    let served = |exchange: &Exchange| {
+        let told = exchange.head.is_none() && ended.since(exchange.last_byte) < IN_VAIN;
+        told || exchange.answered()
+    };
     connection.connect_time().is_some()
         && connection.reset_received.is_none()
-        && ended.is_some_and(|ended| ended.since(connection.opened) <= SHORT)
-        && worked
+        && ended.since(connection.opened) <= SHORT
+        && !exchanges.is_empty()
+        && exchanges.iter().all(served)
         && exchanges.len() as u64 <= TURNS
 }
 

@@ -9,6 +9,7 @@ use crate::{
 
 use super::{Finding, Rule, Severity, findings};
 
+mod churn;
 mod clients;
 mod computing;
 mod connecting;
