@@ -90,7 +90,9 @@ fn link(arch: &str) -> anyhow::Result<PathBuf> {
             "--target-dir",
         ])
         .arg(&directory)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags()?);
+        .env("CARGO_ENCODED_RUSTFLAGS", flags()?)
+        // A twentieth smaller, for a build that takes longer.
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     if arch != env::consts::ARCH {
         let setting = target.to_uppercase().replace('-', "_");
         build.env(format!("CARGO_TARGET_{setting}_LINKER"), linker(arch));
